@@ -1,0 +1,211 @@
+/**
+ * Starts other XMPP servers for interoperability tests: Debian's Prosody and ejabberd, each with its own configuration
+ * (test/interop/peers), a scratch folder and free ports on 127.0.0.1. Stopped by process id when disposed of.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { connect, createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Address } from './connection.ts'
+
+const CONFIG = join(import.meta.dirname, '../interop/peers')
+
+/** A running peer. */
+export interface Peer extends Address, AsyncDisposable {
+  readonly name: 'prosody' | 'ejabberd'
+  readonly ports: {
+    readonly c2s: number
+    readonly c2sTls: number
+    readonly http: number
+    readonly s2s: number
+  }
+  readonly ca: string
+  readonly folder: string
+  addUser(local: string, password: string): Promise<void>
+}
+
+/** Settings of a peer; `s2s` opens a port for other servers, `requireTls` refuses logins on plain TCP. */
+export interface PeerOptions {
+  readonly domain?: string
+  readonly requireTls?: boolean
+  readonly s2s?: boolean
+}
+
+/** Where a program of a Debian package is, or undefined when the package is not installed. */
+export function findProgram(...paths: readonly string[]): string | undefined {
+  return paths.find((path) => existsSync(path))
+}
+
+export const prosodyProgram = findProgram('/usr/bin/prosody')
+export const ejabberdProgram = findProgram('/usr/sbin/ejabberdctl', '/usr/bin/ejabberdctl')
+
+/** Ports on 127.0.0.1 that were free a moment ago. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'))
+  await Promise.all(servers.map((server) => once(server, 'listening')))
+  const ports = servers.map((server) => (server.address() as AddressInfo).port)
+  await Promise.all(
+    servers.map((server) => {
+      const closed = once(server, 'close')
+      server.close()
+      return closed
+    }),
+  )
+  return ports
+}
+
+/** A scratch folder with cert.pem, key.pem and both.pem: a self-signed certificate for the domain. */
+export async function scratchFolder(domain: string): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'hermod-peer-'))
+  const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')]
+  const names = `subjectAltName=DNS:${domain},DNS:conference.${domain}`
+  const options = [
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-days',
+    '2',
+  ]
+  const output = ['-keyout', key, '-out', cert, '-subj', `/CN=${domain}`, '-addext', names]
+  execFileSync('openssl', [...options, ...output], { stdio: 'pipe' })
+  writeFileSync(join(folder, 'both.pem'), readFileSync(cert, 'utf8') + readFileSync(key, 'utf8'))
+  return folder
+}
+
+/** Prosody 0.12 or later. */
+export async function startProsody(options: PeerOptions = {}): Promise<Peer> {
+  if (prosodyProgram === undefined) throw new Error('prosody is not installed')
+  const domain = options.domain ?? 'localhost'
+  const folder = await scratchFolder(domain)
+  const [c2s = 0, c2sTls = 0, http = 0, free = 0] = await freePorts(4)
+  const s2s = options.s2s === true ? free : 0
+  const env = {
+    ...process.env,
+    PEER_DIR: folder,
+    PEER_DOMAIN: domain,
+    PEER_C2S: String(c2s),
+    PEER_C2S_TLS: String(c2sTls),
+    PEER_HTTP: String(http),
+    PEER_S2S: String(s2s),
+    PEER_REQUIRE_TLS: options.requireTls === true ? '1' : '0',
+  }
+  const config = join(CONFIG, 'prosody.cfg.lua')
+  const child = spawn(prosodyProgram, ['-F', '--config', config], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const accounts = join(folder, 'data', encodeName(domain), 'accounts')
+  mkdirSync(accounts, { recursive: true })
+  await untilListening(child, c2s, join(folder, 'prosody.log'))
+  return {
+    name: 'prosody',
+    domain,
+    ports: { c2s, c2sTls, http, s2s },
+    ca: join(folder, 'cert.pem'),
+    folder,
+    // Its file storage is read anew at each login, so that writing the file is all it takes.
+    addUser: (local, password) => {
+      writeFileSync(
+        join(accounts, `${encodeName(local)}.dat`),
+        `return { ["password"] = ${JSON.stringify(password)}; };\n`,
+      )
+      return Promise.resolve()
+    },
+    [Symbol.asyncDispose]: () => stop(child, folder),
+  }
+}
+
+/** ejabberd 23.01 or later, without Erlang distribution (no epmd). */
+export async function startEjabberd(options: PeerOptions = {}): Promise<Peer> {
+  if (ejabberdProgram === undefined) throw new Error('ejabberd is not installed')
+  const domain = options.domain ?? 'localhost'
+  const folder = await scratchFolder(domain)
+  const [c2s = 0, c2sTls = 0, http = 0] = await freePorts(3)
+  const values = new Map([
+    ['DIR', folder],
+    ['DOMAIN', domain],
+    ['HOST', '127.0.0.1'],
+    ['C2S', String(c2s)],
+    ['C2S_TLS', String(c2sTls)],
+    ['HTTP', String(http)],
+    ['REQUIRE_TLS', String(options.requireTls === true)],
+  ])
+  const template = readFileSync(join(CONFIG, 'ejabberd.yml'), 'utf8')
+  const config = join(folder, 'ejabberd.yml')
+  writeFileSync(
+    config,
+    template.replaceAll(/@([A-Z_0-9]+)@/g, (_, name: string) => values.get(name) ?? ''),
+  )
+  writeFileSync(join(folder, 'inetrc'), '{lookup,["file","native"]}.\n{host,{127,0,0,1},["localhost"]}.\n')
+  const libraries = /^ *ERL_LIBS='?([^'\n]*)/m.exec(readFileSync(ejabberdProgram, 'utf8'))?.[1]
+  const env = {
+    ...process.env,
+    ...(libraries === undefined ? {} : { ERL_LIBS: libraries }),
+    ERL_INETRC: join(folder, 'inetrc'),
+    ERL_CRASH_DUMP_BYTES: '0',
+    HOME: folder,
+    EJABBERD_CONFIG_PATH: config,
+    EJABBERD_LOG_PATH: join(folder, 'ejabberd.log'),
+  }
+  const quiet = ['+sbwt', 'none', '+sbwtdcpu', 'none', '+sbwtdio', 'none'] // idle schedulers must not spin
+  const erl = ['-noinput', '+K', 'true', ...quiet, '-mnesia', 'dir', `"${folder}/mnesia"`, '-s', 'ejabberd']
+  const child = spawn('erl', erl, { env, cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] })
+  await untilListening(child, http, join(folder, 'ejabberd.log'))
+  await untilListening(child, c2s, join(folder, 'ejabberd.log'))
+  return {
+    name: 'ejabberd',
+    domain,
+    ports: { c2s, c2sTls, http, s2s: 0 },
+    ca: join(folder, 'cert.pem'),
+    folder,
+    addUser: async (local, password) => {
+      const body = JSON.stringify({ user: local, host: domain, password })
+      const answer = await fetch(`http://127.0.0.1:${http}/api/register`, { method: 'POST', body })
+      if (!answer.ok) throw new Error(`ejabberd refused an account: ${answer.status} ${await answer.text()}`)
+    },
+    [Symbol.asyncDispose]: () => stop(child, folder),
+  }
+}
+
+/** Prosody's way to write a name as a file name. */
+function encodeName(name: string): string {
+  return [...Buffer.from(name)]
+    .map((byte) => String.fromCharCode(byte))
+    .map((char) => (/[A-Za-z0-9]/.test(char) ? char : `%${char.charCodeAt(0).toString(16).padStart(2, '0')}`))
+    .join('')
+}
+
+/** Tries to connect until it works; says what the server printed and logged when it does not in 40 s. */
+async function untilListening(child: ChildProcess, port: number, logFile: string): Promise<void> {
+  let printed = ''
+  child.stdout?.on('data', (data: Buffer) => (printed = (printed + data.toString()).slice(-4000)))
+  child.stderr?.on('data', (data: Buffer) => (printed = (printed + data.toString()).slice(-4000)))
+  const deadline = Date.now() + 40_000
+  while (!(await accepts(port))) {
+    if (child.exitCode !== null || Date.now() > deadline) {
+      const log = existsSync(logFile) ? readFileSync(logFile, 'utf8').slice(-4000) : ''
+      throw new Error(`${child.spawnfile} does not listen on ${port}\n${printed}\n${log}`)
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+async function accepts(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1')
+  return new Promise((resolve) => {
+    socket.on('connect', () => resolve(true)).on('error', () => resolve(false))
+  }).finally(() => socket.destroy()) as Promise<boolean>
+}
+
+async function stop(child: ChildProcess, folder: string): Promise<void> {
+  const ended = child.exitCode === null && child.signalCode === null ? once(child, 'exit') : undefined
+  child.kill('SIGTERM')
+  const timer = setTimeout(() => child.kill('SIGKILL'), 5000)
+  await ended
+  clearTimeout(timer)
+  await rm(folder, { recursive: true, force: true, maxRetries: 3 })
+}
