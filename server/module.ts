@@ -179,6 +179,8 @@ export interface Hooks {
     readonly mechanism: string
     readonly local: string
     readonly error: SaslError | undefined
+    /** Credentials of that account were judged; false: the attempt failed before (syntax, mechanism, aborted). */
+    readonly judged: boolean
   }
 }
 export type StanzaKind = 'message' | 'presence' | 'iq'
@@ -231,10 +233,12 @@ export interface StreamStep {
   readonly inline?: {
     readonly of: 'sasl2' | 'bind2'
     readonly requests: readonly Element[]
-    finish(replies: readonly Element[], s: Session): Element
+    finish(replies: readonly Element[], s: Session): Element | Promise<Element>
   }
-  /** Close the stream after `reply` with this condition (too many failures). */
-  readonly close?: { readonly condition: StreamCondition; readonly text?: string }
+  /** Until a step of this feature without it, any first-level element of another feature ends the stream (policy-violation). */
+  readonly exclusive?: boolean
+  /** Close the stream after `reply` with this condition (too many failures); without one: an orderly end (RFC 6120 §5.4.2.2). */
+  readonly close?: { readonly condition?: StreamCondition; readonly text?: string }
 }
 /** A stream as modules see it, from its first header on. */
 export interface Session {
@@ -251,6 +255,12 @@ export interface Session {
   readonly tls: TlsInfo | undefined
   /** xml:lang of the stream header, '' when none. */
   readonly lang: string
+  /** `from` of the newest stream header when it is an address: a claim, not to be trusted (RFC 6120 §4.7.1). */
+  readonly claimed: JID | undefined
+  /** TLS could be started now: TCP without TLS, and there is a certificate for this host. */
+  readonly canStartTls: boolean
+  /** What the core enforces on input of this stream now; idleMs: silence after which the stream counts as idle, undefined: never. */
+  readonly limits: { readonly maxBytes: number; readonly idleMs: number | undefined }
   is(state: StreamState): boolean
   /** Puts an element into the queue as it is; false when the queue is above its high-water mark or the stream has ended. */
   send(el: Element): boolean
