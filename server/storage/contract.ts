@@ -15,7 +15,8 @@
 /** Values a document may hold, apart from bytes at its top level. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [k: string]: Json }
 /**
- * A stored document. A field that is undefined is left out, at any depth; numbers are finite (-0 may come back as 0);
+ * A stored document. A field that is undefined is left out, at any depth; numbers are finite (-0 may come back as 0); no
+ * field name has a NUL;
  * bytes come back as a plain Uint8Array of their own. Up to 4 MiB of text and bytes is always taken, over 8 MiB never.
  */
 export type Doc = { readonly [field: string]: Json | Uint8Array }

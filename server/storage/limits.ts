@@ -86,15 +86,15 @@ export function checkDocBytes(bytes: number): void {
 
 /**
  * A copy of a document that shares nothing with it, undefined fields left out. Throws TypeError for what is not a
- * document (a number that is not finite, a lone surrogate, bytes below the top level, more than {@link maxDepth}
- * levels), {@link DocTooLarge} for too much of it.
+ * document (a number that is not finite, a lone surrogate, a NUL in a name, bytes below the top level, more than
+ * {@link maxDepth} levels), {@link DocTooLarge} for too much of it.
  */
 export function copyDoc<T extends Doc>(doc: T): T {
   const size = { bytes: 0 }
   const copy: Record<string, Json | Uint8Array> = {}
   for (const [field, value] of Object.entries<Json | Uint8Array | undefined>(checkObject(doc))) {
     if (value === undefined) continue
-    countText(field, size)
+    countName(field, size)
     if (value instanceof Uint8Array) {
       size.bytes += value.length
       checkDocBytes(size.bytes)
@@ -128,10 +128,20 @@ function copyJson(value: Json, depth: number, size: { bytes: number }): Json {
   const copy: Record<string, Json> = {}
   for (const [field, item] of Object.entries<Json | undefined>(checkObject(value))) {
     if (item === undefined) continue
-    countText(field, size)
+    countName(field, size)
     setField(copy, field, copyJson(item, depth + 1, size))
   }
   return copy
+}
+
+function countName(name: string, size: { bytes: number }): void {
+  checkFieldName(name)
+  countText(name, size)
+}
+
+/** Throws TypeError for a NUL in the name of a field: BSON cannot have it. */
+export function checkFieldName(name: string): void {
+  if (name.includes('\0')) throw new TypeError('name of a field in a document has a NUL')
 }
 
 function countText(text: string, size: { bytes: number }): void {
