@@ -1,0 +1,217 @@
+/**
+ * Starts a server that speaks MongoDB's wire protocol, for tests: the one at HERMOD_TEST_MONGODB, else `mongod` from the
+ * PATH, else FerretDB (`ferretdb/`), built with Go once and kept in the user's cache folder. Without any of them tests are
+ * skipped with the reason; with CI set they fail.
+ */
+import { execFile, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import { access, constants, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { homedir, tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { promisify } from 'node:util'
+
+/** A running server. */
+export interface MongoServer {
+  /** For the driver; no database in it. */
+  readonly url: string
+  /** What it is, for the output of the tests. */
+  readonly kind: 'url' | 'mongod' | 'ferretdb'
+  /** Process id, to freeze it with SIGSTOP; undefined when it is not ours. */
+  readonly pid: () => number | undefined
+  /** Ends it with SIGKILL, as a crash would. */
+  kill(): Promise<void>
+  /** Starts it again on the same port and data. */
+  restart(): Promise<void>
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** Why there is none. */
+export interface NoMongoServer {
+  readonly skipped: string
+}
+
+/** Time for `before` hooks that may have to build FerretDB; milliseconds. */
+export const startTimeoutMs = 300_000
+
+/**
+ * Starts a server. Throws instead of reporting `skipped` when CI is set. `own`: one that can be killed, so not the one at
+ * HERMOD_TEST_MONGODB.
+ */
+export async function startMongo(
+  opts: { readonly own?: boolean } = {},
+): Promise<MongoServer | NoMongoServer> {
+  const url = process.env['HERMOD_TEST_MONGODB']
+  if (url !== undefined && url !== '' && opts.own !== true) return remote(url)
+  const command = await findCommand()
+  if ('args' in command) return startOwn(command)
+  if ((process.env['CI'] ?? '') !== '') throw new Error(`mongodb tests cannot run: ${command.skipped}`)
+  return command
+}
+
+function remote(url: string): MongoServer {
+  const refuse = async (): Promise<void> => {
+    throw new Error('the server at HERMOD_TEST_MONGODB is not ours to stop')
+  }
+  return {
+    url,
+    kind: 'url',
+    pid: () => undefined,
+    kill: refuse,
+    restart: refuse,
+    [Symbol.asyncDispose]: async () => {},
+  }
+}
+
+interface Command {
+  readonly kind: 'mongod' | 'ferretdb'
+  readonly file: string
+  readonly args: (port: number, folder: string) => readonly string[]
+  /** A line of its output that says that it listens. */
+  readonly ready: RegExp
+}
+
+async function findCommand(): Promise<Command | NoMongoServer> {
+  const mongod = await onPath('mongod')
+  if (mongod !== undefined) {
+    return {
+      kind: 'mongod',
+      file: mongod,
+      args: (port, folder) => ['--dbpath', folder, '--port', `${port}`, '--bind_ip', '127.0.0.1'],
+      ready: /Waiting for connections/i,
+    }
+  }
+  if ((await onPath('go')) === undefined) {
+    return { skipped: 'neither HERMOD_TEST_MONGODB is set nor mongod or go (to build FerretDB) on the PATH' }
+  }
+  try {
+    return {
+      kind: 'ferretdb',
+      file: await buildFerret(),
+      args: (port, folder) => ['-listen', `127.0.0.1:${port}`, '-data', folder],
+      ready: /^mongodb:/,
+    }
+  } catch (error) {
+    return { skipped: `FerretDB cannot be built: ${String(error).slice(0, 500)}` }
+  }
+}
+
+async function onPath(name: string): Promise<string | undefined> {
+  for (const folder of (process.env['PATH'] ?? '').split(delimiter)) {
+    const file = join(folder, name)
+    if (folder !== '' && (await exists(file))) return file
+  }
+  return undefined
+}
+
+async function exists(file: string): Promise<boolean> {
+  return access(file, constants.X_OK).then(
+    () => true,
+    () => false,
+  )
+}
+
+let building: Promise<string> | undefined
+
+/** Path of the binary; builds it when its sources changed since the last time. */
+function buildFerret(): Promise<string> {
+  building ??= build()
+  return building
+}
+
+async function build(): Promise<string> {
+  const sources = join(import.meta.dirname, 'ferretdb')
+  const hash = createHash('sha256')
+  for (const file of ['main.go', 'go.mod', 'go.sum']) hash.update(await readFile(join(sources, file)))
+  const cache = process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache')
+  const folder = join(cache, 'hermod', `ferretdb-${hash.digest('hex').slice(0, 16)}`)
+  const binary = join(folder, 'ferretdb-local')
+  if (await exists(binary)) return binary
+  await mkdir(folder, { recursive: true })
+  // Another process may build at the same time: only a finished binary gets the name.
+  const unfinished = `${binary}.${process.pid}`
+  const tags = 'ferretdb_no_postgresql,ferretdb_no_mysql,ferretdb_no_hana'
+  try {
+    await promisify(execFile)(
+      'go',
+      ['build', '-trimpath', '-ldflags', '-s -w', '-tags', tags, '-o', unfinished],
+      {
+        cwd: sources,
+        env: { ...process.env, CGO_ENABLED: '0' },
+        timeout: startTimeoutMs,
+      },
+    )
+    await rename(unfinished, binary)
+  } finally {
+    await rm(unfinished, { force: true })
+  }
+  return binary
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer()
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  return address.port
+}
+
+async function startOwn(command: Command): Promise<MongoServer> {
+  const folder = await mkdtemp(join(tmpdir(), 'hermod-mongodb-'))
+  const port = await freePort()
+  let child: ChildProcess | undefined = await start(command, port, folder)
+
+  async function stop(signal: NodeJS.Signals): Promise<void> {
+    const stopping = child
+    child = undefined
+    if (stopping === undefined) return
+    const ended = once(stopping, 'close')
+    // A frozen process would not notice.
+    stopping.kill('SIGCONT')
+    stopping.kill(signal)
+    await ended
+  }
+
+  return {
+    url: `mongodb://127.0.0.1:${port}/`,
+    kind: command.kind,
+    pid: () => child?.pid,
+    kill: () => stop('SIGKILL'),
+    async restart() {
+      await stop('SIGKILL')
+      child = await start(command, port, folder)
+    },
+    async [Symbol.asyncDispose]() {
+      await stop('SIGTERM')
+      await rm(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+async function start(command: Command, port: number, folder: string): Promise<ChildProcess> {
+  const child = spawn(command.file, [...command.args(port, folder)], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const killWithUs = (): boolean => child.kill('SIGKILL')
+  process.once('exit', killWithUs)
+  child.once('close', () => process.off('exit', killWithUs))
+  const last: string[] = []
+  await new Promise<void>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('close', (code) => {
+      reject(new Error(`${command.kind} ended with ${code}: ${last.join('\n')}`))
+    })
+    for (const stream of [child.stdout, child.stderr]) {
+      createInterface({ input: stream }).on('line', (line) => {
+        last.push(line)
+        if (last.length > 10) last.shift()
+        if (command.ready.test(line)) resolve()
+      })
+    }
+  })
+  return child
+}

@@ -1,0 +1,88 @@
+/** A TCP relay for tests that can cut, freeze or refuse connections in the middle of an operation. Loopback only. */
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
+import type { Socket } from 'node:net'
+
+/** A running relay. */
+export interface TcpProxy {
+  /** Where to connect to. */
+  readonly port: number
+  /** Called with what a client sent, before it is passed on; false: the bytes do not go through, both sides are cut. */
+  onRequest: ((bytes: Buffer) => boolean) | undefined
+  /** The same for what the server answered: cut here, the operation was done and nobody knows. */
+  onAnswer: ((bytes: Buffer) => boolean) | undefined
+  /** While true nothing passes in either direction; connections stay open, new ones are accepted. */
+  freeze(on: boolean): void
+  /** Cuts all connections. */
+  cut(): void
+  /** While true new connections are cut at once. */
+  refuse(on: boolean): void
+  [Symbol.asyncDispose](): Promise<void>
+}
+
+/** Starts a relay on a free port to this port. */
+export async function startTcpProxy(target: number): Promise<TcpProxy> {
+  const sockets = new Set<Socket>()
+  let frozen = false
+  let refusing = false
+
+  function track(socket: Socket): Socket {
+    sockets.add(socket)
+    socket.setNoDelay(true)
+    // Cut connections are what this is for; who uses them sees the error.
+    socket.on('error', () => socket.destroy())
+    socket.on('close', () => sockets.delete(socket))
+    if (frozen) socket.pause()
+    return socket
+  }
+
+  const server = createServer((incoming) => {
+    const client = track(incoming)
+    if (refusing) {
+      client.destroy()
+      return
+    }
+    const upstream = track(connect(target, '127.0.0.1'))
+    const relay = (from: Socket, to: Socket, check: () => ((bytes: Buffer) => boolean) | undefined): void => {
+      from.on('data', (bytes: Buffer) => {
+        if (check()?.(bytes) === false) {
+          client.destroy()
+          upstream.destroy()
+        } else to.write(bytes)
+      })
+      from.on('close', () => to.destroy())
+    }
+    relay(client, upstream, () => proxy.onRequest)
+    relay(upstream, client, () => proxy.onAnswer)
+  })
+
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+
+  const proxy: TcpProxy = {
+    port: address.port,
+    onRequest: undefined,
+    onAnswer: undefined,
+    freeze(on) {
+      frozen = on
+      for (const socket of sockets) {
+        if (on) socket.pause()
+        else socket.resume()
+      }
+    },
+    cut() {
+      for (const socket of sockets) socket.destroy()
+    },
+    refuse(on) {
+      refusing = on
+    },
+    async [Symbol.asyncDispose]() {
+      proxy.cut()
+      server.close()
+      await once(server, 'close')
+    },
+  }
+  return proxy
+}
