@@ -140,7 +140,10 @@ export function prepareDomain(text: string): string {
 }
 
 function prepareIpv6(text: string): string {
-  const [address = '', zone] = text.slice(1, -1).split('%25', 2)
+  const literal = text.slice(1, -1)
+  const percent = literal.indexOf('%25')
+  const address = percent < 0 ? literal : literal.slice(0, percent)
+  const zone = percent < 0 ? undefined : literal.slice(percent + 3)
   // RFC 6874 §2: a zone identifier stands after "%25"; a name of letters, digits and few marks is enough for every system
   const zoneIsFine = zone === undefined || /^[A-Za-z0-9._~-]+$/.test(zone)
   if (!text.endsWith(']') || !zoneIsFine || address.includes('%') || !isIPv6(address)) {

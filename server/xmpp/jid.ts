@@ -223,8 +223,9 @@ function cachedDomain(text: string): string {
       youngDomains = new Map()
     }
     const key = detach(text, ASCII.test(text))
-    youngDomains.set(key, domain === text ? key : domain)
-    return domain
+    const kept = domain === text ? key : domain
+    youngDomains.set(key, kept)
+    return kept
   } catch (error) {
     if (error instanceof IdnaError) throw new JidError(`domainpart: ${error.message}`, { cause: error })
     throw error

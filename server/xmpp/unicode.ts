@@ -117,6 +117,8 @@ function joins(points: readonly number[], index: number): boolean {
 function isVirama(codePoint: number): boolean {
   const char = String.fromCodePoint(codePoint)
   return (
+    char !== '\u3099' &&
+    char !== '\u05b0' &&
     `${char}\u3099`.normalize('NFD') === `\u3099${char}` &&
     `\u05b0${char}`.normalize('NFD') === `${char}\u05b0`
   )
