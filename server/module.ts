@@ -102,6 +102,11 @@ export interface Ctx {
   serve(handle: (e: StanzaEvent) => void | Promise<void>): void
   /** Routes a stanza; its from defaults to the host. Ordered behind what is already on its way to the same account. */
   send(stanza: Element): Promise<void>
+  /**
+   * Gives a stanza to one session: through `client:out`, then its queue, behind what is on its way there. For copies, pushes
+   * and presence that are not routed; 'account:in' does not see it. `from` may be missing (the account itself).
+   */
+  deliver(session: Bound, stanza: Element): void
   /** Our own request. Resolves to the payload of the result; throws StanzaError (error answer) or RequestTimeout. `from` defaults to the host. */
   request(
     to: JID,
@@ -141,6 +146,8 @@ export interface Iq {
   readonly stanza: Element
   /** The local session that sent it, if any. */
   readonly session: Bound | undefined
+  /** Calls `fn` right after the result is in the sender's queue, before anything else happens; not after an error. */
+  afterReply(fn: () => void): void
 }
 /** Returns the payload of the result (undefined: an empty result) or throws StanzaError. The core answers exactly once. */
 export type IqHandler = (iq: Iq) => Element | undefined | void | Promise<Element | undefined | void>
@@ -338,15 +345,26 @@ export interface Disco {
   identity(on: Target, category: string, type: string, name?: string): void
   /** XEP-0128 extension form, built for each answer; undefined leaves it out. */
   form(on: Target, build: () => Element | undefined): void
-  items(on: Target, node: string, list: (asker: JID, to: JID) => AsyncIterable<DiscoItem> | Iterable<DiscoItem>): void
+  items(
+    on: Target,
+    node: string,
+    list: (asker: JID, to: JID) => AsyncIterable<DiscoItem> | Iterable<DiscoItem>,
+  ): void
   /** A node with an answer of its own; return undefined when the node does not exist (now). */
-  node(on: Target, match: (node: string) => boolean, info: (node: string, asker: JID, to: JID) => DiscoInfo | undefined | Promise<DiscoInfo | undefined>): void
+  node(
+    on: Target,
+    match: (node: string) => boolean,
+    info: (node: string, asker: JID, to: JID) => DiscoInfo | undefined | Promise<DiscoInfo | undefined>,
+  ): void
   /** What stands in the registry now, sorted; without nodes. */
   info(on: Target): DiscoInfo
   /** The info of a node, undefined when no module knows it. */
   nodeInfo(on: Target, node: string, asker: JID, to: JID): Promise<DiscoInfo | undefined>
   /** The item lists of a node ('' for none), undefined when no module knows it. */
-  itemLists(on: Target, node: string): readonly ((asker: JID, to: JID) => AsyncIterable<DiscoItem> | Iterable<DiscoItem>)[] | undefined
+  itemLists(
+    on: Target,
+    node: string,
+  ): readonly ((asker: JID, to: JID) => AsyncIterable<DiscoItem> | Iterable<DiscoItem>)[] | undefined
   /** Called when features or identities of a target changed (caps recomputes). */
   onChange(fn: () => void): void
 }
@@ -356,7 +374,12 @@ export interface DiscoItem {
   readonly name?: string
 }
 export interface DiscoInfo {
-  readonly identities: readonly { readonly category: string; readonly type: string; readonly name?: string; readonly lang?: string }[]
+  readonly identities: readonly {
+    readonly category: string
+    readonly type: string
+    readonly name?: string
+    readonly lang?: string
+  }[]
   readonly features: readonly string[]
   readonly forms: readonly Element[]
 }
@@ -374,7 +397,9 @@ export interface Metrics {
   histogram(name: string, help: string, unit: 'seconds' | 'bytes' | 'items'): { observe(v: number): void }
 }
 /** Structured log; the module and host are added by the core. Never a secret, never a stanza's body. */
-export type Log = Readonly<Record<'debug' | 'info' | 'warn' | 'error', (message: string, fields?: object) => void>>
+export type Log = Readonly<
+  Record<'debug' | 'info' | 'warn' | 'error', (message: string, fields?: object) => void>
+>
 
 /** The shared HTTP(S) server, as one module sees it. Routes of a host-scoped module answer for its host only (Host header). */
 export interface Http {
@@ -387,9 +412,16 @@ export interface Http {
     handle(req: FastifyRequest, reply: FastifyReply): HttpBody | Promise<HttpBody>
   }): void
   /** WebSocket and other upgrades on a path. `secure`: TLS data of the connection, if any. */
-  upgrade(path: string, handle: (req: IncomingMessage, socket: Duplex, head: Buffer, peer: HttpPeer) => void): void
+  upgrade(
+    path: string,
+    handle: (req: IncomingMessage, socket: Duplex, head: Buffer, peer: HttpPeer) => void,
+  ): void
   /** A folder of static files below a path prefix. `index`: the file served at the prefix itself. */
-  files(prefix: string, folder: string, opts?: { readonly index?: string; readonly headers?: Readonly<Record<string, string>> }): void
+  files(
+    prefix: string,
+    folder: string,
+    opts?: { readonly index?: string; readonly headers?: Readonly<Record<string, string>> },
+  ): void
   /** Base URLs clients can reach, for documents such as host-meta: ['https://example.org:5281', 'http://…'], public ones first. */
   urls(host: string): readonly string[]
 }

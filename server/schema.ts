@@ -46,7 +46,10 @@ function quantity(units: ReadonlyMap<string, number>, example: string, fallback:
     .transform((text, ctx) => {
       const value = parseQuantity(text, units)
       if (value === undefined)
-        ctx.addIssue({ code: 'custom', message: `expected a quantity such as ${example} (units: ${names}), got "${text}"` })
+        ctx.addIssue({
+          code: 'custom',
+          message: `expected a quantity such as ${example} (units: ${names}), got "${text}"`,
+        })
       else if (value < min) ctx.addIssue({ code: 'custom', message: `must be at least ${bounds.min}` })
       else if (value > (max ?? 0)) ctx.addIssue({ code: 'custom', message: `must be at most ${bounds.max}` })
       return value ?? 0

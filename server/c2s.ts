@@ -1,0 +1,378 @@
+/**
+ * Client streams: from the first header to a bound session, and its end (RFC 6120 §4 to §7).
+ *
+ * Features come from modules; what changes a session (TLS, identity, resource) happens here and nowhere else.
+ */
+import { randomBytes } from 'node:crypto'
+import type { Clock } from './clock.ts'
+import { ConnectionLimits } from './connection-limits.ts'
+import type { Host } from './host.ts'
+import type { Bound, Log, StreamFeature, StreamStep, Transport } from './module.ts'
+import type { Router } from './router.ts'
+import { type BoundClient, ClientSession, type SessionDriver } from './session.ts'
+import { type HeaderAttrs, type RateLimit, XmlStream } from './stream.ts'
+import { type Element, el } from './xmpp/element.ts'
+import { SaslError, StanzaError, StreamError } from './xmpp/errors.ts'
+import { type JID, tryJid } from './xmpp/jid.ts'
+import { NS } from './xmpp/ns.ts'
+import type { ParserLimits } from './xmpp/parser.ts'
+
+/** Limits on client streams; all of them are options of the configuration. */
+export interface C2sLimits {
+  /** Before and after authentication. */
+  readonly before: ParserLimits
+  readonly after: ParserLimits
+  readonly rateBefore: RateLimit | undefined
+  readonly rateAfter: RateLimit | undefined
+  /** Bytes of output held for a client that does not read. */
+  readonly maxQueueBytes: number
+  /** From connecting to a bound session. */
+  readonly loginTimeoutMs: number
+  /** Silence after which 'session:idle' is told, again and again. */
+  readonly idleMs: number
+  readonly closeTimeoutMs: number
+  /** Connections of one address at the same time; new ones beyond it are refused. */
+  readonly maxPerAddress: number
+  /** New connections of one address within a minute. */
+  readonly maxNewPerMinute: number
+}
+
+/** What client streams need from the server. */
+export interface C2sEnv {
+  readonly clock: Clock
+  readonly log: Log
+  readonly hosts: ReadonlyMap<string, Host>
+  readonly router: Router
+  readonly limits: C2sLimits
+  /** Whether there is a certificate for the host. */
+  tlsFor(host: string): boolean
+}
+
+/** How often deadlines are looked at: one timer for all sessions. */
+const SWEEP_MS = 5_000
+
+/** All client streams of the process. */
+export class C2s implements SessionDriver {
+  readonly #env: C2sEnv
+  readonly #sessions = new Set<ClientSession>()
+  readonly #connections: ConnectionLimits
+  readonly router: Router
+  #sweeper: Disposable
+  #stopping = false
+
+  constructor(env: C2sEnv) {
+    this.#env = env
+    this.router = env.router
+    this.#connections = new ConnectionLimits(env.limits)
+    this.#sweeper = env.clock.after(SWEEP_MS, this.#sweep)
+  }
+
+  get maxQueueBytes(): number {
+    return this.#env.limits.maxQueueBytes
+  }
+  limits(session: ClientSession): ClientSession['limits'] {
+    const { before, after, idleMs } = this.#env.limits
+    return {
+      maxBytes: (session.authenticated ? after : before).maxBytes,
+      idleMs: session.bound ? idleMs : undefined,
+    }
+  }
+
+  canStartTls(session: ClientSession): boolean {
+    const { transport } = session.stream
+    return transport.kind === 'tcp' && transport.tls === undefined && this.#env.tlsFor(session.host)
+  }
+
+  /** Streams now open, bound or not. */
+  get size(): number {
+    return this.#sessions.size
+  }
+
+  /** A new connection. */
+  accept(transport: Transport): ClientSession {
+    const { clock, limits, log } = this.#env
+    const session = new ClientSession(
+      this,
+      (owner) =>
+        new XmlStream(transport, NS.CLIENT, owner, limits.before, {
+          clock,
+          log,
+          closeTimeoutMs: limits.closeTimeoutMs,
+        }),
+      clock.now() + limits.loginTimeoutMs,
+    )
+    session.stream.setLimits(limits.before, limits.rateBefore)
+    this.#sessions.add(session)
+    const allowed = this.#connections.opened(transport.remoteAddress, clock.now())
+    if (this.#stopping) session.close('system-shutdown')
+    // RFC 6120 §4.9.3.14, §13.12
+    else if (!allowed) session.close('policy-violation', 'too many connections from this address')
+    return session
+  }
+
+  // ---- headers ----
+
+  /** RFC 6120 §4.7, §4.9.3; RFC 7395 §3.3.2. */
+  header(session: ClientSession, root: Element): void {
+    const first = session.id === ''
+    const framed = session.stream.transport.framing === 'frames'
+    if (framed ? !root.is('open', NS.FRAMING) : !root.is('stream', NS.STREAM))
+      throw new StreamError(root.ns === NS.STREAM ? 'bad-format' : 'invalid-namespace') // §4.9.3.1, §4.9.3.10
+    if (!first && session.bound) throw new StreamError('bad-format', 'no new stream here')
+    this.#lang(session, root)
+    const to = root.attr('to')
+    // §4.9.3.6, §4.7.2: the host must be one of ours, and stay the same
+    const domain = to === undefined ? undefined : tryJid(to)
+    const host =
+      domain === undefined || domain.local !== '' || domain.resource !== ''
+        ? undefined
+        : this.#env.hosts.get(domain.domain)
+    const from = root.attr('from')
+    session.claimed = from === undefined ? undefined : tryJid(from)
+    const answered = { from: host?.name, to: session.jid?.toString() ?? session.claimed?.bare.toString() }
+    this.#answer(session, answered)
+    if (to === undefined) throw new StreamError('host-unknown', 'the header names no host')
+    if (host === undefined)
+      throw new StreamError(domain === undefined ? 'improper-addressing' : 'host-unknown')
+    if (!first && session.vhost !== undefined && session.vhost !== host)
+      throw new StreamError('host-unknown', 'another host than before')
+    // §4.7.1, XEP-0388 §2.1: an address of this host; after authentication the one that was authenticated
+    if (from !== undefined && session.claimed?.domain !== host.name) throw new StreamError('invalid-from')
+    if (
+      session.claimed !== undefined &&
+      session.jid !== undefined &&
+      !session.claimed.bare.equals(session.jid.bare)
+    )
+      throw new StreamError('invalid-from')
+    this.#version(root.attr('version'))
+    session.vhost = host
+    session.host = host.name
+    this.sendFeatures(session)
+  }
+
+  #answer(session: ClientSession, attrs: HeaderAttrs): void {
+    const id = randomBytes(15).toString('base64url') // §4.7.3: unique and unpredictable
+    session.id = session.id === '' ? id : session.id
+    session.stream.sendHeader({ ...attrs, id, version: '1.0', 'xml:lang': session.lang || 'en' })
+  }
+
+  errorHeader(session: ClientSession): HeaderAttrs {
+    const from = session.vhost?.name ?? [...this.#env.hosts.keys()][0]
+    return { from, id: randomBytes(15).toString('base64url'), version: '1.0', 'xml:lang': 'en' }
+  }
+
+  /** §4.7.4: the default language of what the client sends; ours is the same, texts are English. */
+  #lang(session: ClientSession, root: Element): void {
+    const lang = root.attr('xml:lang') ?? ''
+    if (lang !== '' && (lang.length > 64 || !/^[A-Za-z0-9-]+$/.test(lang)))
+      throw new StreamError('invalid-xml', 'xml:lang')
+    session.lang = lang
+  }
+
+  /** §4.7.5: the lower of both versions; without one the peer knows no features, which all of our logins need. */
+  #version(version: string | undefined): void {
+    const match = /^(\d{1,9})\.(\d{1,9})$/.exec(version ?? '0.9')
+    if (match === null || Number(match[1]) !== 1) throw new StreamError('unsupported-version')
+  }
+
+  /** §4.3.2: what may or must come next. */
+  sendFeatures(session: ClientSession): void {
+    const features = session.vhost?.offered(session) ?? []
+    session.stream.send(el('features', NS.STREAM, {}, ...features))
+  }
+
+  secured(session: ClientSession): void {
+    session.clearInbox()
+  }
+
+  // ---- negotiation ----
+
+  /** An element that is no stanza of a bound session. */
+  negotiate(session: ClientSession, element: Element): void | Promise<void> {
+    const host = session.vhost
+    // RFC 6120 §4.3.5, RFC 7395 §3.3: nothing before the header
+    if (host === undefined) throw new StreamError('not-authorized')
+    if (element.ns === NS.STREAM) {
+      if (element.name === 'error') return session.stream.close()
+      throw new StreamError('unsupported-stanza-type')
+    }
+    if (session.exclusiveNs !== undefined && element.ns !== session.exclusiveNs)
+      throw new StreamError('policy-violation', 'another negotiation is under way')
+    const isStanza = element.ns === NS.CLIENT
+    const payload = isStanza ? element.firstElement() : undefined
+    const ns = isStanza ? (element.name === 'iq' ? (payload?.ns ?? '') : '') : element.ns
+    const feature = host.featureFor(session, ns)
+    if (feature === undefined) throw this.#refusal(session, host, element, isStanza)
+    const step = feature.handle(session, element)
+    if (step instanceof Promise) return step.then((s) => this.#apply(session, host, feature, s))
+    return this.#apply(session, host, feature, step)
+  }
+
+  #refusal(session: ClientSession, host: Host, element: Element, isStanza: boolean): StreamError {
+    const known = host.features.some((f) => f.ns === element.ns)
+    // §4.9.3.24: not a stanza and not a feature
+    if (isStanza && !['message', 'presence', 'iq'].includes(element.name))
+      return new StreamError('unsupported-stanza-type')
+    if (!isStanza && (!known || session.bound)) return new StreamError('unsupported-stanza-type')
+    // §4.9.3.12, §7.1: not before the stream is ready for it
+    return new StreamError('not-authorized')
+  }
+
+  #apply(
+    session: ClientSession,
+    host: Host,
+    feature: StreamFeature,
+    step: StreamStep | void,
+  ): void | Promise<void> {
+    session.exclusiveNs = step?.exclusive === true ? feature.ns : undefined
+    if (step === undefined || !session.stream.open) return undefined
+    if (step.identity !== undefined) this.#identify(session, step)
+    if (step.resource !== undefined) {
+      const bound = this.#bind(session, host, step.resource)
+      if (bound instanceof Promise) return bound.then(() => this.#reply(session, host, step))
+    }
+    return this.#reply(session, host, step)
+  }
+
+  #reply(session: ClientSession, host: Host, step: StreamStep): void | Promise<void> {
+    if (step.inline === undefined) return this.#finish(session, step, step.reply)
+    return this.#inline(session, host, step.inline).then((reply) => this.#finish(session, step, reply))
+  }
+
+  #finish(session: ClientSession, step: StreamStep, reply: Element | undefined): void {
+    if (reply !== undefined) session.stream.send(reply)
+    if (step.close !== undefined) {
+      const { condition, text } = step.close
+      return session.stream.close(condition === undefined ? undefined : new StreamError(condition, text))
+    }
+    switch (step.next) {
+      case 'tls':
+        session.clearInbox()
+        return session.stream.startTls(session.host)
+      case 'restart':
+        return session.stream.restart()
+      case 'features':
+        return this.sendFeatures(session)
+      case undefined:
+        return undefined
+    }
+  }
+
+  /** Inline requests of SASL2 and Bind 2, one after another; the replies go into the enclosing one. */
+  async #inline(
+    session: ClientSession,
+    host: Host,
+    inline: NonNullable<StreamStep['inline']>,
+  ): Promise<Element> {
+    const replies: Element[] = []
+    for (const request of inline.requests) {
+      const feature: StreamFeature | undefined = host.inlineFeature(request.ns, inline.of)
+      const step = await this.#inlineStep(session, host, feature, request)
+      if (step === undefined) continue
+      if (step.resource !== undefined) await this.#bind(session, host, step.resource)
+      const reply = step.inline === undefined ? step.reply : await this.#inline(session, host, step.inline)
+      if (reply !== undefined) replies.push(reply)
+    }
+    return await inline.finish(replies, session)
+  }
+
+  /** A refusal of one inline request must not undo the others: it has no reply then. */
+  async #inlineStep(
+    session: ClientSession,
+    host: Host,
+    feature: StreamFeature | undefined,
+    request: Element,
+  ): Promise<StreamStep | undefined> {
+    try {
+      return (await feature?.handle(session, request)) ?? undefined
+    } catch (error) {
+      if (!(error instanceof StanzaError) && !(error instanceof SaslError))
+        host.log.error('inline feature failed', { err: error, ns: request.ns })
+      return undefined
+    }
+  }
+
+  /** RFC 6120 §6.4.6: from now on the client acts for this bare JID. */
+  #identify(session: ClientSession, step: StreamStep): void {
+    session.jid = step.identity?.bare
+    session.authenticated = true
+    const { limits } = this.#env
+    session.stream.setLimits(limits.after, limits.rateAfter)
+  }
+
+  /** Makes a stream that has had its header a bound session, without authentication: for a caller that vouches for it. */
+  async adopt(session: ClientSession, jid: JID): Promise<void> {
+    const host = session.vhost
+    if (host === undefined) throw new Error('adopt before the header')
+    this.#identify(session, { identity: jid.bare })
+    await this.#bind(session, host, jid.resource)
+  }
+
+  /** RFC 6120 §7.7.2.2: an older session of the same full JID gives way. */
+  #bind(session: ClientSession, host: Host, resource: string): void | Promise<void> {
+    if (session.jid === undefined) throw new Error('bind before authentication')
+    const jid = session.jid.bare.withResource(resource)
+    host.get(jid)?.close('conflict')
+    session.jid = jid
+    session.bound = true
+    if (!session.isBound()) return undefined
+    host.register(session)
+    return host.emit('session:bound', { session })
+  }
+
+  // ---- the end ----
+
+  /** The stream is over: whoever may still hold something for the client lets go of it. */
+  closed(session: ClientSession, reason: string): void {
+    if (!this.#sessions.delete(session)) return
+    this.#connections.closed(session.remoteAddress)
+    const host = session.vhost
+    if (host === undefined || !session.isBound()) return
+    host.unregister(session)
+    const bound: BoundClient = session
+    this.#ending.add(bound)
+    this.#over(host, bound, reason)
+      .catch((error: unknown) => host.log.error('session end failed', { err: error }))
+      .finally(() => this.#ending.delete(bound))
+  }
+
+  /** Sessions whose end is still told to others. */
+  readonly #ending = new Set<Bound>()
+
+  async #over(host: Host, session: BoundClient, reason: string): Promise<void> {
+    await session.lane.busy // what the client sent before it left comes first
+    await host.emit('session:closed', { session, reason, resumable: false })
+    session.bound = false
+    session.setPresence(undefined)
+    for (const stanza of session.takeHeld()) await this.router.undelivered(host, stanza)
+  }
+
+  // ---- time ----
+
+  readonly #sweep = (): void => {
+    const now = this.#env.clock.now()
+    const { limits } = this.#env
+    for (const session of this.#sessions) {
+      if (!session.isBound()) {
+        // RFC 6120 §4.9.3.3 connection-timeout
+        if (now >= session.deadlineAt) session.close('connection-timeout', 'not logged in in time')
+      } else if (now - Math.max(session.stream.lastReceivedAt, session.idleToldAt) >= limits.idleMs) {
+        session.idleToldAt = now
+        void session.vhost?.emit('session:idle', { session })
+      }
+    }
+    this.#sweeper = this.#env.clock.after(SWEEP_MS, this.#sweep)
+  }
+
+  /** Ends all streams with a stream error and waits until what their clients sent is stored and their end is told. */
+  async stop(condition: 'system-shutdown' | 'reset' = 'system-shutdown'): Promise<void> {
+    this.#stopping = true
+    for (const session of Array.from(this.#sessions)) {
+      session.stream.pause()
+      await session.lane.busy // accepted before the end: stored before the end
+      session.close(condition)
+    }
+    while (this.#ending.size > 0) await new Promise((resolve) => setImmediate(resolve))
+    this.#sweeper[Symbol.dispose]()
+  }
+}

@@ -1,0 +1,65 @@
+/** Connections of one address: how many at the same time, how many new ones in a minute (RFC 6120 §13.12). */
+
+interface Entry {
+  open: number
+  opened: number
+}
+
+const WINDOW_MS = 60_000
+
+/** Counts connections by address. An IPv6 /64 counts as one address: that is what one customer gets. */
+export class ConnectionLimits {
+  readonly #entries = new Map<string, Entry>()
+  readonly #maxOpen: number
+  readonly #maxNewPerMinute: number
+  #windowEndsAt = 0
+
+  constructor(limits: { readonly maxPerAddress: number; readonly maxNewPerMinute: number }) {
+    this.#maxOpen = limits.maxPerAddress
+    this.#maxNewPerMinute = limits.maxNewPerMinute
+  }
+
+  /** Counts a new connection; false when it is one too many. Each call needs a later `closed`. */
+  opened(address: string, now: number): boolean {
+    this.#turn(now)
+    const key = network(address)
+    let entry = this.#entries.get(key)
+    if (entry === undefined) {
+      entry = { open: 0, opened: 0 }
+      this.#entries.set(key, entry)
+    }
+    entry.open++
+    entry.opened++
+    return entry.open <= this.#maxOpen && entry.opened <= this.#maxNewPerMinute
+  }
+
+  closed(address: string): void {
+    const key = network(address)
+    const entry = this.#entries.get(key)
+    if (entry === undefined) return
+    entry.open--
+    if (entry.open <= 0 && entry.opened === 0) this.#entries.delete(key)
+  }
+
+  #turn(now: number): void {
+    if (now < this.#windowEndsAt) return
+    this.#windowEndsAt = now + WINDOW_MS
+    for (const [key, entry] of this.#entries) {
+      entry.opened = 0
+      if (entry.open <= 0) this.#entries.delete(key)
+    }
+  }
+}
+
+/** The part of an address that stands for one peer. */
+function network(address: string): string {
+  if (!address.includes(':') || address.startsWith('::ffff:')) return address
+  const [head = '', tail] = address.split('::')
+  const groups = head.split(':')
+  const missing = tail === undefined ? 0 : 8 - groups.length - tail.split(':').length
+  const full = [...groups, ...new Array<string>(Math.max(0, missing)).fill('0'), ...(tail ?? '').split(':')]
+  return full
+    .slice(0, 4)
+    .map((g) => g || '0')
+    .join(':')
+}

@@ -1,0 +1,187 @@
+/** The context of a module: every registration goes to the host's tables and is handed to the loader for undoing. */
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Clock } from './clock.ts'
+import type { Host } from './host.ts'
+import type { AnyModule } from './loader.ts'
+import type { Ctx, Disco, Http, Log, Services, Session, Storage, Timers, Transport } from './module.ts'
+import type { Router } from './router.ts'
+import type { ClientSession } from './session.ts'
+import type { Telemetry } from './telemetry.ts'
+import { parseJid } from './xmpp/jid.ts'
+
+/** What contexts are made from. In scope 'server', `host` is a host of no name that no stream reaches. */
+export interface ContextEnv {
+  readonly host: Host
+  readonly scope: 'host' | 'server'
+  readonly hosts: readonly string[]
+  readonly router: Router
+  readonly clock: Clock
+  readonly log: Log
+  readonly telemetry: Telemetry
+  /** The HTTP server as this module sees it, with the undoing of its routes. */
+  http(module: string, host: string): { readonly http: Http; dispose(): void }
+  accept(transport: Transport): void
+}
+
+/** Work of a long list that is done before others get a turn. */
+const SLICE_MS = 4
+let slots = 0
+
+/** Makes the context of one module; everything it registers goes onto `undo`. */
+export function makeContext(
+  env: ContextEnv,
+  def: AnyModule,
+  undo: AsyncDisposableStack,
+  signal: AbortSignal,
+): Ctx {
+  const { host } = env
+  const log = childLog(env.log, { module: def.name, ...(env.scope === 'host' ? { host: host.name } : {}) })
+  const own = (undoing: Disposable): void => void undo.use(undoing)
+  const register = <T>(list: T[], entry: T): void => {
+    list.push(entry)
+    own({ [Symbol.dispose]: () => void list.splice(list.indexOf(entry), 1) })
+  }
+  const disco: Disco = host.disco.view(own)
+  let http: Http | undefined
+  const once = (): Http => {
+    if (http === undefined) {
+      const part = env.http(def.name, env.scope === 'host' ? host.name : '')
+      own({ [Symbol.dispose]: () => part.dispose() })
+      http = part.http
+    }
+    return http
+  }
+  const storage: Storage = host.env.store.open(env.scope === 'host' ? host.name : '', def.name)
+  return {
+    host: env.scope === 'host' ? host.name : '',
+    get hostJid() {
+      if (env.scope === 'server') throw new Error(`module ${def.name} has scope 'server' and no host`)
+      return host.jid
+    },
+    signal,
+    log,
+    metrics: env.telemetry.metrics(def.name, env.scope === 'host' ? host.name : '', own),
+    timers: makeTimers(env.clock, log, storage, own),
+    disco,
+    sessions: host,
+    get http() {
+      return once()
+    },
+    hosts: env.hosts,
+    storage,
+    now: () => env.clock.now(),
+    iq(to, type, ns, name, handle, opts) {
+      own(host.iq.add(def.name, to, type, ns, name, handle))
+      if (opts?.advertise !== false) disco.feature(to === 'self' ? 'account' : to, ns)
+    },
+    hook: (name, place, handle) => own(host.hooks.chain(name).add({ module: def.name, place, handle })),
+    run: (name, event) => host.hooks.chain(name).run(event),
+    streamFeature: (feature) => register(host.features, feature),
+    inlineFeatures: (of, s) => host.offered(s, of),
+    serve: (handle) => register(host.serving, handle),
+    async send(stanza) {
+      await env.router.route(
+        stanza.attr('from') === undefined ? stanza.withAttrs({ from: host.name }) : stanza,
+      )
+    },
+    deliver(session, stanza) {
+      const done = (session as ClientSession).deliver(host, {
+        stanza,
+        from: parseJid(stanza.attr('from') ?? session.jid.bare.toString()),
+        to: session.jid,
+        session,
+      })
+      done?.catch((error: unknown) => log.error('delivery failed', { err: error }))
+    },
+    request: (to, payload, opts) =>
+      host.requests.send(opts.from ?? host.jid, to, payload, opts, (stanza) => env.router.route(stanza)),
+    perSession<T>(init: (s: Session) => T) {
+      const slot = slots++
+      return {
+        get(s: Session): T {
+          const fields = slotsOf(s)
+          if (!(slot in fields)) fields[slot] = init(s)
+          return fields[slot] as T // only this closure writes the slot
+        },
+        set(s: Session, v: T): void {
+          slotsOf(s)[slot] = v
+        },
+      }
+    },
+    provide<K extends keyof Services>(name: K, impl: Services[K]) {
+      if (host.services.has(name)) throw new Error(`module ${def.name}: service ${name} is provided already`)
+      host.services.set(name, impl)
+      own({ [Symbol.dispose]: () => host.services.delete(name) })
+    },
+    use<K extends keyof Services>(name: K): Services[K] {
+      const service = host.service(name)
+      if (service === undefined)
+        throw new Error(`module ${def.name}: no module it requires provides service ${name}`)
+      return service
+    },
+    find: (name) => host.service(name),
+    accept: (transport) => env.accept(transport),
+    async inSlices(items, fn) {
+      let until = performance.now() + SLICE_MS
+      for await (const item of items) {
+        if (signal.aborted) return
+        await fn(item)
+        if (performance.now() < until) continue
+        await nextTurn()
+        until = performance.now() + SLICE_MS
+      }
+    },
+    deleteAccount: (local) => host.deleteAccount(local),
+  }
+}
+
+/** The fields of modules on a session; sessions of the core carry an array for them. */
+function slotsOf(s: Session): unknown[] {
+  return (s as Session & { readonly slots: unknown[] }).slots // every Session is a ClientSession
+}
+
+/** A log that adds fields to each line. */
+export function childLog(log: Log, fields: object): Log {
+  const line = (level: keyof Log) => (message: string, more?: object) =>
+    log[level](message, { ...fields, ...more })
+  return { debug: line('debug'), info: line('info'), warn: line('warn'), error: line('error') }
+}
+
+const DAY_MS = 86_400_000
+
+function makeTimers(clock: Clock, log: Log, storage: Storage, own: (d: Disposable) => void): Timers {
+  const after = (ms: number, fn: () => void | Promise<void>, again: boolean): Disposable => {
+    let timer: Disposable | undefined
+    let cancelled = false
+    const fire = async (): Promise<void> => {
+      try {
+        await fn()
+      } catch (error) {
+        log.error('timer failed', { err: error })
+      }
+      if (again && !cancelled) timer = clock.after(ms, () => void fire())
+    }
+    timer = clock.after(ms, () => void fire())
+    const handle = {
+      [Symbol.dispose]: () => {
+        cancelled = true
+        timer?.[Symbol.dispose]()
+      },
+    }
+    own(handle)
+    return handle
+  }
+  return {
+    after: (ms, fn) => after(ms, fn, false),
+    every: (ms, fn) => after(ms, fn, true),
+    daily(name, fn) {
+      const lease = storage.lease('daily')
+      const holder = `${process.pid}-${clock.now()}`
+      const attempt = async (): Promise<void> => {
+        // Held for the day, so that of all processes on this store one does the work; a crash gives it up at its end.
+        if ((await lease.acquire(name, holder, DAY_MS - 60_000)) !== undefined) await fn()
+      }
+      return after(60 * 60_000, attempt, true)
+    },
+  }
+}

@@ -1,0 +1,344 @@
+/**
+ * Where a stanza goes: one function for each kind of address (RFC 6120 §10, RFC 6121 §8).
+ *
+ * A stanza enters through `fromClient` (from a local session) or `route` (from modules, later from other servers).
+ * Everything for one account passes through the account's lane, so that it arrives in order whatever the handlers of
+ * single stanzas wait for. Calls that need not wait return undefined, not a promise.
+ */
+import type { Account, Host } from './host.ts'
+import { checkIq, refusal } from './iq.ts'
+import type { Bound, Iq, StanzaEvent, Verdict } from './module.ts'
+import type { BoundClient, ClientSession } from './session.ts'
+import type { Element } from './xmpp/element.ts'
+import { StanzaError } from './xmpp/errors.ts'
+import { type JID, JidError, parseJid } from './xmpp/jid.ts'
+import { errorReply, reply } from './xmpp/stanza.ts'
+
+type Done = void | Promise<void>
+type StanzaName = 'message' | 'presence' | 'iq'
+
+/** Routes between the hosts of one server. */
+export class Router {
+  readonly #hosts: ReadonlyMap<string, Host>
+
+  constructor(hosts: ReadonlyMap<string, Host>) {
+    this.#hosts = hosts
+  }
+
+  // ---- entries ----
+
+  /**
+   * A stanza of a bound session. RFC 6120 §8.1.2.1: the sender's address is what the server knows, never what the client
+   * says. Settles when the stanza is delivered, stored or answered.
+   */
+  fromClient(session: BoundClient, host: Host, sent: Element): Done {
+    const attrs = {
+      from: session.jid.toString(),
+      ...(session.lang !== '' && sent.attr('xml:lang') === undefined ? { 'xml:lang': session.lang } : {}),
+    }
+    const stanza = sent.withAttrs(attrs)
+    const kind = stanza.name as StanzaName // the session has checked
+    let to: JID
+    try {
+      const address = stanza.attr('to')
+      // §10.3: without an address the stanza is for the sender's own account
+      to = address === undefined ? session.jid.bare : parseJid(address)
+      if (kind === 'iq') checkIq(stanza)
+    } catch (error) {
+      return this.#answerError(stanza, session, error)
+    }
+    const e: StanzaEvent = { stanza, from: session.jid, to, session }
+    return session.lane.pass(host.chains.clientIn, host.chains.clientIn[kind], e, this.#afterClientIn)
+  }
+
+  readonly #afterClientIn = (e: StanzaEvent, verdict: Verdict): Done => {
+    if (verdict !== undefined) return this.#stopped(e, verdict)
+    return this.#dispatch(e)
+  }
+
+  /** A stanza with from and to, from a module or a stream of another server. Throws JidError on bad addresses. */
+  route(stanza: Element, session?: Bound): Done {
+    const from = parseJid(stanza.attr('from') ?? '')
+    const to = parseJid(stanza.attr('to') ?? '')
+    return this.#dispatch({ stanza, from, to, session })
+  }
+
+  /** A message that was accepted for a session which is gone: the other sessions, or `account:offline`, or the sender. */
+  undelivered(host: Host, stanza: Element): Done {
+    const from = parseJid(stanza.attr('from') ?? host.name)
+    const to = parseJid(stanza.attr('to') ?? '')
+    if (stanza.name === 'message') return this.#message(host, { stanza, from, to, session: undefined })
+    if (stanza.name === 'iq')
+      return this.bounce({ stanza, from, to, session: undefined }, new StanzaError('service-unavailable'))
+    return undefined
+  }
+
+  // ---- by address ----
+
+  #dispatch(e: StanzaEvent): Done {
+    const host = this.#hosts.get(e.to.domain)
+    if (host === undefined) return this.#remote(e)
+    if (e.to.local === '') return this.#toHost(host, e)
+    return this.#toAccount(host, e)
+  }
+
+  /** RFC 6120 §10.4.3: a domain that cannot be found. */
+  #remote(e: StanzaEvent): Done {
+    return this.bounce(e, new StanzaError('remote-server-not-found'))
+  }
+
+  /** RFC 6120 §10.5.1, §10.5.2: the server itself. */
+  #toHost(host: Host, e: StanzaEvent): Done {
+    if (e.stanza.name === 'iq') return this.#iq(host, e)
+    if (host.serving.length > 0) return this.#serve(host, e)
+    // Presence to the server has no meaning here; probes and directed presence are not answered (RFC 6121 §4.3.2).
+    if (e.stanza.name === 'presence') return undefined
+    return this.bounce(e, new StanzaError('service-unavailable'))
+  }
+
+  async #serve(host: Host, e: StanzaEvent): Promise<void> {
+    try {
+      for (const serve of host.serving) await serve(e)
+    } catch (error) {
+      if (!(error instanceof StanzaError)) host.log.error('service failed', { err: error })
+      await this.bounce(e, error instanceof StanzaError ? error : new StanzaError('internal-server-error'))
+    }
+  }
+
+  /** RFC 6121 §8.5: an account, or one of its resources. */
+  #toAccount(host: Host, e: StanzaEvent): Done {
+    const chain = host.chains.accountIn
+    const part = chain[e.stanza.name as StanzaName]
+    const known = host.account(e.to.local)
+    // The short way: somebody is there and nobody is waiting.
+    if (known !== undefined && known.sessions.length > 0) {
+      return known.lane.pass(chain, part, e, (event, verdict) => this.#arrived(host, event, verdict))
+    }
+    return this.#toAbsent(host, host.hold(e.to.local), e)
+  }
+
+  /** No session: whether there is such an account decides what modules see (RFC 6121 §8.5.1). */
+  #toAbsent(host: Host, account: Account, e: StanzaEvent): Done {
+    const chain = host.chains.accountIn
+    const done = account.lane.pass(chain, chain[e.stanza.name as StanzaName], e, (event, verdict) =>
+      this.#arrived(host, event, verdict),
+    )
+    if (done === undefined) {
+      host.release(account)
+      return undefined
+    }
+    return done.finally(() => host.release(account))
+  }
+
+  /** The chain `account:in` is done. */
+  #arrived(host: Host, e: StanzaEvent, verdict: Verdict): Done {
+    if (verdict !== undefined) return this.#stopped(e, verdict)
+    switch (e.stanza.name) {
+      case 'message':
+        return this.#message(host, e)
+      case 'presence':
+        return this.#presence(host, e)
+      default:
+        return e.to.resource === '' ? this.#iq(host, e) : this.#iqToResource(host, e)
+    }
+  }
+
+  // ---- message: RFC 6121 §8.5.2.1.1, §8.5.2.2.1, §8.5.3, table 1 ----
+
+  #message(host: Host, e: StanzaEvent): Done {
+    const type = e.stanza.attr('type')
+    const full = e.to.resource !== ''
+    if (full) {
+      const session = host.get(e.to)
+      if (session !== undefined) return this.#deliver(host, session, e) // §8.5.3.1
+      // §8.5.3.2.1: only chat looks for another resource
+      if (type === 'error') return undefined
+      if (type === 'groupchat' || type === 'headline') return this.#unavailable(e)
+      if (type !== 'chat') return this.#absent(host, e)
+    } else {
+      if (type === 'groupchat') return this.#unavailable(e)
+      if (type === 'error') return undefined
+    }
+    const sessions = host.of(e.to.local)
+    if (type === 'headline') return this.#toAll(host, sessions, e)
+    return this.#toMostAvailable(host, sessions, e)
+  }
+
+  #unavailable(e: StanzaEvent): Done {
+    return this.bounce(e, new StanzaError('service-unavailable'))
+  }
+
+  /** §8.5.2.1.1: the resources of the highest priority, when it is not negative. */
+  #toMostAvailable(host: Host, sessions: readonly Bound[], e: StanzaEvent): Done {
+    let highest = -1
+    let first: Bound | undefined
+    let others: Bound[] | undefined
+    for (const session of sessions) {
+      const priority = session.priority
+      if (priority === undefined || priority < 0 || priority < highest) continue
+      if (priority > highest) {
+        highest = priority
+        first = session
+        others = undefined
+      } else (others ??= []).push(session)
+    }
+    if (first === undefined) return this.#absent(host, e)
+    if (others === undefined) return this.#deliver(host, first, e)
+    return this.#toAll(host, [first, ...others], e)
+  }
+
+  /** All resources whose priority is not negative. */
+  #toAll(host: Host, sessions: readonly Bound[], e: StanzaEvent): Done {
+    let waiting: Promise<void>[] | undefined
+    for (const session of sessions.slice()) {
+      if (session.priority === undefined || session.priority < 0) continue
+      const done = this.#deliver(host, session, e)
+      if (done !== undefined) (waiting ??= []).push(done)
+    }
+    return waiting === undefined ? undefined : Promise.all(waiting).then(() => undefined)
+  }
+
+  /** §8.5.2.2.1: nobody takes it now. Modules may keep it; otherwise the sender is told. */
+  #absent(host: Host, e: StanzaEvent): Done {
+    const chain = host.chains.accountOffline
+    const verdict = chain.run(e, chain.message)
+    return verdict instanceof Promise
+      ? verdict.then((v) => this.#afterOffline(e, v))
+      : this.#afterOffline(e, verdict)
+  }
+
+  #afterOffline(e: StanzaEvent, verdict: Verdict): Done {
+    return verdict === undefined ? this.#unavailable(e) : this.#stopped(e, verdict)
+  }
+
+  // ---- presence: RFC 6121 §8.5.2.1.2, §8.5.3 ----
+
+  #presence(host: Host, e: StanzaEvent): Done {
+    const type = e.stanza.attr('type')
+    // Subscriptions and probes have their modules (§3, §4.3); what they left is ignored.
+    if (type !== undefined && type !== 'unavailable' && type !== 'error') return undefined
+    if (e.to.resource !== '') {
+      const session = host.get(e.to)
+      return session === undefined ? undefined : this.#deliver(host, session, e)
+    }
+    let waiting: Promise<void>[] | undefined
+    for (const session of host.of(e.to.local).slice()) {
+      if (session.priority === undefined) continue
+      const done = this.#deliver(host, session, e)
+      if (done !== undefined) (waiting ??= []).push(done)
+    }
+    return waiting === undefined ? undefined : Promise.all(waiting).then(() => undefined)
+  }
+
+  // ---- iq: RFC 6120 §8.2.3, §10.3.3, RFC 6121 §8.5.2.1.3, §8.5.3 ----
+
+  /** Addressed to the server, or to an account on whose behalf it answers. */
+  #iq(host: Host, e: StanzaEvent): Done {
+    try {
+      const { type, payload } = checkIq(e.stanza)
+      if (type === 'result' || type === 'error' || payload === undefined) {
+        host.requests.settle(e.from, e.to, e.stanza)
+        return undefined // an answer to nothing of ours is ignored (§10.3.3)
+      }
+      const handle = host.iq.find(e.to, e.from, type, payload)
+      const iq = new Request(e, type, payload)
+      try {
+        const result = handle(iq)
+        if (!(result instanceof Promise)) return this.#answer(e, iq, result)
+        return result.then(
+          (payloadOut) => this.#answer(e, iq, payloadOut),
+          (error: unknown) => this.bounce(e, refusal(error, host.log, iq)),
+        )
+      } catch (error) {
+        return this.bounce(e, refusal(error, host.log, iq))
+      }
+    } catch (error) {
+      return this.bounce(e, error instanceof StanzaError ? error : new StanzaError('internal-server-error'))
+    }
+  }
+
+  #answer(e: StanzaEvent, iq: Request, payload: Element | undefined | void): Done {
+    const done = this.#back(e, reply(e.stanza, payload ?? undefined))
+    iq.answered()
+    return done
+  }
+
+  #iqToResource(host: Host, e: StanzaEvent): Done {
+    const session = host.get(e.to)
+    if (session !== undefined) return this.#deliver(host, session, e)
+    // RFC 6121 §8.5.3.2.3; an answer to somebody who has left is dropped
+    return this.#unavailable(e)
+  }
+
+  // ---- delivery and answers ----
+
+  #deliver(host: Host, session: Bound, e: StanzaEvent): Done {
+    return (session as ClientSession).deliver(host, e) // the table holds nothing else
+  }
+
+  #stopped(e: StanzaEvent, verdict: Verdict): Done {
+    return verdict !== undefined && 'bounce' in verdict ? this.bounce(e, verdict.bounce) : undefined
+  }
+
+  /** Answers a stanza with an error, unless that is forbidden (RFC 6120 §8.3.1). */
+  bounce(e: StanzaEvent, error: StanzaError): Done {
+    const answer = errorReply(e.stanza, error)
+    return answer === undefined ? undefined : this.#back(e, answer)
+  }
+
+  /** Sends an answer to where the stanza came from. */
+  #back(e: StanzaEvent, answer: Element): Done {
+    const host = this.#hosts.get(e.from.domain)
+    if (host === undefined) return undefined
+    const session = e.from.resource === '' ? undefined : (e.session ?? host.get(e.from))
+    if (session !== undefined) {
+      return this.#deliver(host, session, { stanza: answer, from: e.to, to: e.from, session })
+    }
+    // Our own request, or a stanza that a module sent in the name of the host or of an account.
+    if (answer.name === 'iq') host.requests.settle(e.to, e.from, answer)
+    else if (answer.name === 'presence' && e.from.local !== '')
+      return this.#dispatch({ stanza: answer, from: e.to, to: e.from, session: undefined })
+    return undefined
+  }
+
+  /** A stanza that failed before it had addresses. */
+  #answerError(stanza: Element, session: BoundClient, error: unknown): Done {
+    if (error instanceof JidError) error = new StanzaError('jid-malformed', { text: error.message }) // §8.3.3.8
+    if (!(error instanceof StanzaError)) throw error
+    const answer = errorReply(stanza, error)
+    // §8.3.3.8: the address in error is not repeated as ours
+    if (answer !== undefined) session.send(answer.withAttrs({ from: undefined }))
+    return undefined
+  }
+}
+
+/** A request as its handler sees it. */
+class Request implements Iq {
+  readonly from: JID
+  readonly to: JID
+  readonly id: string
+  readonly type: 'get' | 'set'
+  readonly payload: Element
+  readonly stanza: Element
+  readonly session: Bound | undefined
+  #after: (() => void)[] | undefined
+
+  constructor(e: StanzaEvent, type: 'get' | 'set', payload: Element) {
+    this.from = e.from
+    this.to = e.to
+    this.id = e.stanza.attr('id') ?? ''
+    this.type = type
+    this.payload = payload
+    this.stanza = e.stanza
+    this.session = e.session
+  }
+
+  afterReply(fn: () => void): void {
+    ;(this.#after ??= []).push(fn)
+  }
+
+  /** The result is in the sender's queue. */
+  answered(): void {
+    for (const fn of this.#after ?? []) fn()
+  }
+}

@@ -1,0 +1,332 @@
+/**
+ * A client session: what is negotiated, its inbox (one stanza at a time, in order) and its outbound queue.
+ *
+ * The session sits on a stream (stream.ts) and is driven by c2s.ts. A slow reader costs a bounded queue: what the
+ * transport does not take is kept as bytes; beyond the bound the session ends and what was queued goes to the
+ * account's other sessions, the offline store or back to its sender.
+ */
+import type { Host } from './host.ts'
+import { Lane } from './lane.ts'
+import type { Bound, Session, StanzaEvent, StreamState, TlsInfo, Transport, Verdict } from './module.ts'
+import type { Router } from './router.ts'
+import { type HeaderAttrs, type StreamOwner, XmlStream } from './stream.ts'
+import { type Element } from './xmpp/element.ts'
+import { type StreamCondition, StreamError } from './xmpp/errors.ts'
+import type { JID } from './xmpp/jid.ts'
+import { NS } from './xmpp/ns.ts'
+import { parseXml } from './xmpp/parser.ts'
+import { kind } from './xmpp/stanza.ts'
+
+/** Stanzas of one session that may wait for the store at the same time. */
+const PIPELINE = 128
+
+/** What drives the session: negotiation, limits, the table of sessions (c2s.ts). */
+export interface SessionDriver {
+  readonly router: Router
+  /** Bytes of output held for a client that does not read. */
+  readonly maxQueueBytes: number
+  limits(session: ClientSession): Session['limits']
+  canStartTls(session: ClientSession): boolean
+  header(session: ClientSession, root: Element): void
+  secured(session: ClientSession): void
+  errorHeader(session: ClientSession): HeaderAttrs
+  /** An element before binding, or one that is no stanza. A promise holds the input. */
+  negotiate(session: ClientSession, el: Element): void | Promise<void>
+  closed(session: ClientSession, reason: string): void
+}
+
+/** A session that has a full JID. */
+export type BoundClient = ClientSession & Bound
+
+/** One client's session, from its first byte on. */
+export class ClientSession implements Session, StreamOwner {
+  readonly kind = 'c2s' as const
+  id = ''
+  host = ''
+  lang = ''
+  jid: JID | undefined
+  claimed: JID | undefined
+  /** While set, only elements of this namespace may come (StreamStep.exclusive). */
+  exclusiveNs: string | undefined
+  /** The virtual host, known from the first header on. */
+  vhost: Host | undefined
+  readonly stream: XmlStream
+  readonly lane = new Lane()
+  presence: Element | undefined
+  priority: number | undefined
+  /** Fields of modules; see Ctx.perSession. */
+  readonly slots: unknown[] = []
+  /** The stream must be authenticated and bound by then; milliseconds since 1970. */
+  readonly deadlineAt: number
+  /** When 'session:idle' was last told. */
+  idleToldAt = 0
+  authenticated = false
+  /** True between binding and the end. */
+  bound = false
+  readonly #driver: SessionDriver
+  #flags: Map<string, string | boolean> | undefined
+  #busy = false
+  #pending = 0
+  #inbox: Element[] | undefined
+  #held: Held | undefined
+  #outLane: Lane | undefined
+
+  constructor(driver: SessionDriver, open: (owner: StreamOwner) => XmlStream, deadlineAt: number) {
+    this.#driver = driver
+    this.deadlineAt = deadlineAt
+    this.stream = open(this)
+  }
+
+  get remoteAddress(): string {
+    return this.stream.transport.remoteAddress
+  }
+  get transport(): Transport['kind'] {
+    return this.stream.transport.kind
+  }
+  get tls(): TlsInfo | undefined {
+    return this.stream.transport.tls
+  }
+
+  get canStartTls(): boolean {
+    return this.#driver.canStartTls(this)
+  }
+  get limits(): Session['limits'] {
+    return this.#driver.limits(this)
+  }
+
+  is(state: StreamState): boolean {
+    switch (state) {
+      case 'secure':
+        return this.stream.transport.tls !== undefined
+      case 'authenticated':
+        return this.authenticated
+      case 'bound':
+        return this.bound
+    }
+  }
+
+  /** Narrows to a session with a full JID. */
+  isBound(): this is BoundClient {
+    return this.bound
+  }
+
+  setFlag(name: string, value: string | boolean | undefined): void {
+    if (value === undefined) this.#flags?.delete(name)
+    else (this.#flags ??= new Map()).set(name, value)
+  }
+  flag(name: string): string | boolean | undefined {
+    return this.#flags?.get(name)
+  }
+
+  setPresence(presence: Element | undefined): void {
+    this.presence = presence
+    // RFC 6121 §4.7.2.3: zero when not given; the presence module has refused what is no number
+    this.priority = presence === undefined ? undefined : Number(presence.getChildText('priority') ?? '0')
+  }
+
+  // ---- input ----
+
+  header(root: Element): void {
+    this.#driver.header(this, root)
+  }
+  secured(): void {
+    this.#driver.secured(this)
+  }
+  errorHeader(): HeaderAttrs {
+    return this.#driver.errorHeader(this)
+  }
+
+  /** One first-level element. While another is being worked on, it waits and the socket is not read. */
+  element(element: Element): void {
+    if (this.#busy || this.#inbox !== undefined) {
+      ;(this.#inbox ??= []).push(element)
+      return
+    }
+    this.#take(element)
+  }
+
+  /** Forgets what was received and not yet looked at (STARTTLS, the end of the stream). */
+  clearInbox(): void {
+    this.#inbox = undefined
+  }
+
+  #take(element: Element): void {
+    const done = this.#isStanza(element) ? this.#stanza(element) : this.#driver.negotiate(this, element)
+    if (done === undefined) return
+    this.#busy = true
+    this.stream.pause()
+    done.then(
+      () => this.#next(),
+      (error: unknown) => {
+        this.stream.fail(error)
+      },
+    )
+  }
+
+  #isStanza(element: Element): boolean {
+    return this.bound && element.ns === NS.CLIENT && kind(element) !== undefined
+  }
+
+  /** Works on what has waited; reads the socket again when there is nothing left. */
+  #next(): void {
+    this.#busy = false
+    while (this.#inbox !== undefined && !this.#busy) {
+      const element = this.#inbox.shift()
+      if (element === undefined) this.#inbox = undefined
+      else {
+        try {
+          this.#take(element)
+        } catch (error) {
+          this.stream.fail(error)
+          return
+        }
+      }
+    }
+    if (!this.#busy) this.stream.resume()
+  }
+
+  /** A stanza of the bound session. The promise, if any, holds the input; the stanza itself may take longer. */
+  #stanza(stanza: Element): void | Promise<void> {
+    const host = this.vhost
+    if (host === undefined || !this.isBound()) return undefined
+    // RFC 6120 §10.1: what the server itself processes sees everything sent before it, and is done before what follows.
+    const barrier = stanza.name === 'iq'
+    if (barrier && this.lane.busy !== undefined) return this.#afterLane(stanza)
+    const done = this.#driver.router.fromClient(this, host, stanza)
+    if (done === undefined) return undefined
+    if (barrier) return done
+    return this.#pipelined(done)
+  }
+
+  async #afterLane(stanza: Element): Promise<void> {
+    await this.lane.busy
+    await this.#stanza(stanza)
+  }
+
+  /** Lets the next stanza begin while this one waits for the store, up to a bound. */
+  #pipelined(done: Promise<void>): void | Promise<void> {
+    this.#pending++
+    const settled = done.then(
+      () => {
+        this.#pending--
+      },
+      (error: unknown) => {
+        this.#pending--
+        this.stream.fail(error)
+      },
+    )
+    return this.#pending >= PIPELINE ? settled : undefined
+  }
+
+  // ---- output ----
+
+  /** A stanza for this client: through `client:out`, then into its queue. */
+  deliver(host: Host, e: StanzaEvent): void | Promise<void> {
+    const chain = host.chains.clientOut
+    const part = chain[e.stanza.name as 'message' | 'presence' | 'iq']
+    if (part.before.length === 0 && part.store.length === 0 && part.after.length === 0) {
+      this.#accept(host, e.stanza)
+      return undefined
+    }
+    if (!this.isBound()) return undefined
+    const event: StanzaEvent = { stanza: e.stanza, from: e.from, to: e.to, session: this }
+    this.#outLane ??= new Lane()
+    return this.#outLane.pass(chain, part, event, (out, verdict) => this.#afterOut(host, out, verdict))
+  }
+
+  #afterOut(host: Host, e: StanzaEvent, verdict: Verdict): void | Promise<void> {
+    if (verdict === undefined) this.#accept(host, e.stanza)
+    else if ('bounce' in verdict)
+      return this.#driver.router.bounce({ ...e, session: undefined }, verdict.bounce)
+    return undefined
+  }
+
+  #accept(host: Host, stanza: Element): void {
+    if (this.stream.open) this.send(stanza)
+    else this.#return(host, stanza)
+  }
+
+  /** The session has ended since somebody chose it: the stanza goes on its way again. */
+  #return(host: Host, stanza: Element): void {
+    const done = this.#driver.router.undelivered(host, stanza)
+    if (done !== undefined)
+      done.catch((error: unknown) => host.log.error('redelivery failed', { err: error }))
+  }
+
+  send(element: Element): boolean {
+    const stream = this.stream
+    if (!stream.open) return false
+    if (this.#held === undefined && !stream.blocked) return stream.send(element)
+    // The client does not read: keep bytes, not elements, whose text may be part of a larger input.
+    this.#held ??= new Held()
+    this.#held.push(element)
+    if (this.#held.bytes > this.#driver.maxQueueBytes) {
+      // RFC 6120 §4.9.3.17
+      this.close('resource-constraint', 'too much is waiting to be read')
+    }
+    return false
+  }
+
+  /** The transport takes data again. */
+  drained(): void {
+    const held = this.#held
+    if (held === undefined) return
+    while (!this.stream.blocked) {
+      const text = held.shift(this.stream.transport.framing === 'frames')
+      if (text === undefined) {
+        this.#held = undefined
+        return
+      }
+      this.stream.sendText(text)
+      this.stream.flush()
+    }
+  }
+
+  /** Stanzas that were accepted for this client and never given to the transport; empties the queue. */
+  takeHeld(): readonly Element[] {
+    const held = this.#held
+    this.#held = undefined
+    return held?.elements() ?? []
+  }
+
+  close(condition: StreamCondition, text?: string): void {
+    this.stream.close(new StreamError(condition, text))
+  }
+
+  closed(reason: string): void {
+    this.clearInbox()
+    this.#driver.closed(this, reason)
+  }
+}
+
+/** Output that waits for a client to read: elements as bytes, oldest first. */
+class Held {
+  bytes = 0
+  #queue: (Buffer | undefined)[] = []
+  #head = 0
+
+  push(element: Element): void {
+    const text = Buffer.from(element.toString())
+    this.bytes += text.length
+    this.#queue.push(text)
+  }
+
+  /** Text of the oldest element, for a framed transport or for a stream. */
+  shift(framed: boolean): string | undefined {
+    const text = this.#queue[this.#head]
+    if (text === undefined) return undefined
+    this.#queue[this.#head++] = undefined
+    this.bytes -= text.length
+    if (this.#head > 64 && this.#head * 2 > this.#queue.length) {
+      this.#queue = this.#queue.slice(this.#head)
+      this.#head = 0
+    }
+    return framed ? text.toString() : parseXml(text.toString()).toString(NS.CLIENT, false)
+  }
+
+  elements(): readonly Element[] {
+    return this.#queue
+      .slice(this.#head)
+      .flatMap((text) => (text === undefined ? [] : [parseXml(text.toString())]))
+  }
+}
