@@ -43,7 +43,7 @@ export interface C2sEnv {
   readonly log: Log
   readonly hosts: ReadonlyMap<string, Host>
   readonly router: Router
-  readonly limits: C2sLimits
+  limits: C2sLimits
   /** Whether there is a certificate for the host. */
   tlsFor(host: string): boolean
 }
@@ -61,7 +61,7 @@ export class C2s implements SessionDriver {
   #stopping = false
 
   constructor(env: C2sEnv) {
-    this.#env = env
+    this.#env = { ...env }
     this.router = env.router
     this.#connections = new ConnectionLimits(env.limits)
     this.#sweeper = env.clock.after(SWEEP_MS, this.#sweep)
@@ -81,6 +81,12 @@ export class C2s implements SessionDriver {
   canStartTls(session: ClientSession): boolean {
     const { transport } = session.stream
     return transport.kind === 'tcp' && transport.tls === undefined && this.#env.tlsFor(session.host)
+  }
+
+  /** New limits for new streams, and for open ones where they are looked at again and again. */
+  setLimits(limits: C2sLimits): void {
+    this.#env.limits = limits
+    this.#connections.setLimits(limits)
   }
 
   /** Streams now open, bound or not. */

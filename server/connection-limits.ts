@@ -10,11 +10,15 @@ const WINDOW_MS = 60_000
 /** Counts connections by address. An IPv6 /64 counts as one address: that is what one customer gets. */
 export class ConnectionLimits {
   readonly #entries = new Map<string, Entry>()
-  readonly #maxOpen: number
-  readonly #maxNewPerMinute: number
+  #maxOpen = 0
+  #maxNewPerMinute = 0
   #windowEndsAt = 0
 
   constructor(limits: { readonly maxPerAddress: number; readonly maxNewPerMinute: number }) {
+    this.setLimits(limits)
+  }
+
+  setLimits(limits: { readonly maxPerAddress: number; readonly maxNewPerMinute: number }): void {
     this.#maxOpen = limits.maxPerAddress
     this.#maxNewPerMinute = limits.maxNewPerMinute
   }
@@ -57,7 +61,11 @@ function network(address: string): string {
   const [head = '', tail] = address.split('::')
   const groups = head.split(':')
   const missing = tail === undefined ? 0 : 8 - groups.length - tail.split(':').length
-  const full = [...groups, ...new Array<string>(Math.max(0, missing)).fill('0'), ...(tail ?? '').split(':')]
+  const full = [
+    ...groups,
+    ...Array.from({ length: Math.max(0, missing) }, () => '0'),
+    ...(tail ?? '').split(':'),
+  ]
   return full
     .slice(0, 4)
     .map((g) => g || '0')

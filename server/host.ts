@@ -56,7 +56,6 @@ const NO_SESSIONS: readonly Bound[] = []
 /** One virtual host. */
 export class Host implements SessionTable {
   readonly name: string
-  readonly jid: JID
   readonly env: HostEnv
   readonly log: Log
   readonly iq = new IqTable()
@@ -72,7 +71,6 @@ export class Host implements SessionTable {
 
   constructor(name: string, env: HostEnv) {
     this.name = name
-    this.jid = makeJid('', name)
     this.env = env
     this.log = env.log
     this.hooks = new HookTable(env.log, env.clock)
@@ -117,6 +115,11 @@ export class Host implements SessionTable {
   /** A service, if some module provides it. */
   service<K extends keyof Services>(name: K): Services[K] | undefined {
     return this.services.get(name) as Services[K] | undefined // provide() stored it under its own key
+  }
+
+  /** The host as an address. The host of no name, which carries the modules of scope 'server', has none: throws JidError. */
+  get jid(): JID {
+    return makeJid('', this.name)
   }
 
   // ---- sessions ----

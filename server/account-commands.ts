@@ -1,0 +1,96 @@
+/**
+ * What the command line does with accounts. The same code runs in the server (asked over the control socket) and in the
+ * command itself, when no server runs on this store.
+ */
+import type { ControlAnswer, ControlRequest } from './control.ts'
+import type { Host } from './host.ts'
+import type { AuthService } from './module.ts'
+import { StanzaError } from './xmpp/errors.ts'
+import { JidError, parseJid } from './xmpp/jid.ts'
+
+/** Commands by name: `user.add JID PASSWORD`, `user.passwd JID PASSWORD`, `user.del JID`, `user.list HOST`, `user.info JID`. */
+export async function runAccountCommand(
+  hosts: ReadonlyMap<string, Host>,
+  request: ControlRequest,
+): Promise<ControlAnswer> {
+  try {
+    return { lines: await run(hosts, request) }
+  } catch (error) {
+    if (error instanceof Refusal || error instanceof StanzaError) return { error: error.message }
+    throw error
+  }
+}
+
+/** Something the user can put right. */
+class Refusal extends Error {}
+
+async function run(
+  hosts: ReadonlyMap<string, Host>,
+  { command, args }: ControlRequest,
+): Promise<readonly string[]> {
+  const [address = '', password = ''] = args
+  if (command === 'user.list') return list(hosts, address)
+  const { host, auth, local } = account(hosts, address)
+  const bare = `${local}@${host.name}`
+  const known = await auth.info(local)
+  if (command !== 'user.add' && known === undefined) throw new Refusal(`there is no account ${bare}`)
+  switch (command) {
+    case 'user.add':
+      if (known !== undefined) throw new Refusal(`there is an account ${bare} already`)
+      await auth.create(local, password)
+      return [`added ${bare}`]
+    case 'user.passwd':
+      await auth.setPassword(local, password)
+      return [`changed the password of ${bare}`]
+    case 'user.del':
+      await host.deleteAccount(local)
+      return [`removed ${bare} and everything it had here`]
+    case 'user.info': {
+      const resources = host.of(local).map((s) => `resource: ${s.jid.resource} (${s.remoteAddress})`)
+      return [
+        `account: ${bare}`,
+        ...Object.entries(known ?? {}).map(([name, value]) => `${name}: ${value}`),
+        ...resources,
+      ]
+    }
+    default:
+      throw new Refusal(`unknown command ${command}`)
+  }
+}
+
+async function list(hosts: ReadonlyMap<string, Host>, name: string): Promise<readonly string[]> {
+  const chosen = name === '' ? [...hosts.values()] : [hostNamed(hosts, name)]
+  const lines: string[] = []
+  for (const host of chosen)
+    for await (const local of authOf(host).list()) lines.push(`${local}@${host.name}`)
+  return lines.toSorted()
+}
+
+function account(
+  hosts: ReadonlyMap<string, Host>,
+  address: string,
+): { host: Host; auth: AuthService; local: string } {
+  try {
+    const jid = parseJid(address)
+    if (jid.local === '' || jid.resource !== '')
+      throw new Refusal(`"${address}" is not the address of an account (user@host)`)
+    const host = hostNamed(hosts, jid.domain)
+    return { host, auth: authOf(host), local: jid.local }
+  } catch (error) {
+    if (error instanceof JidError) throw new Refusal(`"${address}" is not an address: ${error.message}`)
+    throw error
+  }
+}
+
+function hostNamed(hosts: ReadonlyMap<string, Host>, name: string): Host {
+  const host = hosts.get(name)
+  if (host === undefined)
+    throw new Refusal(`this server does not serve ${name} (it serves ${[...hosts.keys()].join(', ')})`)
+  return host
+}
+
+function authOf(host: Host): AuthService {
+  const auth = host.service('auth')
+  if (auth === undefined) throw new Refusal(`no module of ${host.name} keeps accounts`)
+  return auth
+}

@@ -1,0 +1,122 @@
+/**
+ * The control socket: how the command line asks a running server to do something. A local socket next to the data that
+ * only the server's user may open; one JSON line each way. Not a network interface.
+ */
+import { chmod, mkdir, rm } from 'node:fs/promises'
+import { connect, createServer, type Socket } from 'node:net'
+import { dirname } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Log } from './module.ts'
+
+/** What is asked. Unknown commands are refused. */
+export interface ControlRequest {
+  readonly command: string
+  readonly args: readonly string[]
+}
+/** The answer: `lines` for the user, or an error for the user. */
+export type ControlAnswer = { readonly lines: readonly string[] } | { readonly error: string }
+
+const MAX_REQUEST_CHARS = 64 * 1024
+const ANSWER_TIMEOUT_MS = 60_000
+
+/** Serves requests until disposed. A socket left by a dead process is replaced; one of a living process is an error. */
+export async function serveControl(
+  path: string,
+  answer: (request: ControlRequest) => Promise<ControlAnswer>,
+  log: Log,
+): Promise<AsyncDisposable> {
+  if (await isServed(path)) throw new Error(`another server runs on ${dirname(path)}`)
+  await mkdir(dirname(path), { recursive: true })
+  await rm(path, { force: true })
+  const sockets = new Set<Socket>()
+  const server = createServer((socket) => {
+    sockets.add(socket)
+    socket.on('close', () => sockets.delete(socket))
+    socket.on('error', () => socket.destroy())
+    void handle(socket, answer, log)
+  })
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(path, resolve)
+  })
+  await chmod(path, 0o600)
+  return {
+    async [Symbol.asyncDispose]() {
+      for (const socket of sockets) socket.destroy()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
+
+async function handle(
+  socket: Socket,
+  answer: (request: ControlRequest) => Promise<ControlAnswer>,
+  log: Log,
+): Promise<void> {
+  try {
+    const line = await readLine(socket)
+    const request: unknown = JSON.parse(line)
+    if (!isRequest(request)) throw new Error('not a request')
+    socket.end(`${JSON.stringify(await answer(request))}\n`)
+  } catch (error) {
+    log.warn('control request failed', { err: error })
+    if (!socket.destroyed)
+      socket.end(`${JSON.stringify({ error: 'the server could not do this; see its log' })}\n`)
+  }
+}
+
+function isRequest(value: unknown): value is ControlRequest {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    'command' in value &&
+    typeof value.command === 'string' &&
+    'args' in value &&
+    Array.isArray(value.args) &&
+    value.args.every((arg) => typeof arg === 'string')
+  )
+}
+
+async function readLine(socket: Socket): Promise<string> {
+  let seen = 0
+  socket.on('data', (chunk) => {
+    seen += chunk.length
+    if (seen > MAX_REQUEST_CHARS) socket.destroy()
+  })
+  for await (const line of createInterface({ input: socket })) return line
+  throw new Error('connection closed')
+}
+
+/** Asks the server that runs on this data; undefined when none does. */
+export async function askServer(path: string, request: ControlRequest): Promise<ControlAnswer | undefined> {
+  const socket = await open(path)
+  if (socket === undefined) return undefined
+  try {
+    socket.setTimeout(ANSWER_TIMEOUT_MS, () =>
+      socket.destroy(new Error('the running server does not answer')),
+    )
+    socket.write(`${JSON.stringify(request)}\n`)
+    const answer: unknown = JSON.parse(await readLine(socket))
+    if (typeof answer === 'object' && answer !== null && 'lines' in answer && Array.isArray(answer.lines))
+      return { lines: answer.lines.map(String) }
+    if (typeof answer === 'object' && answer !== null && 'error' in answer)
+      return { error: String(answer.error) }
+    throw new Error('the running server gave no answer')
+  } finally {
+    socket.destroy()
+  }
+}
+
+async function isServed(path: string): Promise<boolean> {
+  const socket = await open(path)
+  socket?.destroy()
+  return socket !== undefined
+}
+
+function open(path: string): Promise<Socket | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect(path)
+    socket.once('connect', () => resolve(socket))
+    socket.once('error', () => resolve(undefined))
+  })
+}
