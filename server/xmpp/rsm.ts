@@ -51,7 +51,7 @@ function onlyText(set: Element, name: string): string | undefined {
 
 /**
  * Reads a <set/> of a request; undefined without one. Throws StanzaError bad-request for what is no number, for repeated elements, and
- * for more than one of <after/>, <before/> and <index/>, a combination that XEP-0059 does not define (XEP-0313 §4.3 says so).
+ * for more than one of <after/>, <before/> and <index/>, a combination that XEP-0059 does not define (XEP-0313 §4.3.2 says so).
  */
 export function parsePageRequest(set: Element | undefined): PageRequest | undefined {
   if (set === undefined) return undefined
