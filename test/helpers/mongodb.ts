@@ -8,6 +8,7 @@ import type { ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { access, constants, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
+import { MongoClient } from 'mongodb'
 import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
@@ -214,4 +215,11 @@ async function start(command: Command, port: number, folder: string): Promise<Ch
     }
   })
   return child
+}
+
+/** Deletes a database that a test made. */
+export async function dropDatabase(url: string, database: string): Promise<void> {
+  const client = new MongoClient(url)
+  await client.db(database).dropDatabase()
+  await client.close()
 }

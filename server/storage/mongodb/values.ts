@@ -3,7 +3,7 @@
  * and what the BSON library would take for one of its own objects is escaped with `%`; everything else stays as it is, so
  * that an operator can read the database and indexes work on the fields themselves.
  */
-import { Binary, calculateObjectSize } from 'mongodb'
+import { Binary, BSON } from 'mongodb'
 import type { Document } from 'mongodb'
 import { DocTooLarge } from '../contract.ts'
 import type { Doc, Json } from '../contract.ts'
@@ -35,7 +35,7 @@ export function toStored(doc: Doc): { readonly stored: Document; readonly bytes:
   for (const [name, value] of Object.entries(doc)) {
     setField(stored, fieldName(name), value instanceof Uint8Array ? new Binary(value) : toStoredJson(value))
   }
-  const bytes = calculateObjectSize(stored)
+  const bytes = BSON.calculateObjectSize(stored)
   if (bytes > maxBsonBytes) throw new DocTooLarge(`document has more than ${maxBsonBytes} bytes as BSON`)
   return { stored, bytes }
 }
@@ -63,7 +63,8 @@ function fromStoredJson(value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value
   if (Array.isArray(value)) return value.map(fromStoredJson)
   const json: Record<string, unknown> = {}
-  for (const [name, item] of Object.entries<unknown>(value))
+  for (const [name, item] of Object.entries(value as Record<string, unknown>)) {
     setField(json, originalName(name), fromStoredJson(item))
+  }
   return json
 }

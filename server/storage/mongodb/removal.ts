@@ -1,0 +1,161 @@
+/** Removing archive entries so that their numbers stay taken: tombstones first, then the floor (see archive-rows.ts). */
+import type { AnyBulkWriteOperation, Filter } from 'mongodb'
+import { entryKey, numberOf, readFloor, readHighest } from './archive-rows.ts'
+import type { ArchiveRows, OwnerKeys } from './archive-rows.ts'
+import type { Row } from './connection.ts'
+import { isDuplicate } from './connection.ts'
+import { below, entryNumber } from './keys.ts'
+
+/** What to remove: all conditions must hold. */
+export interface Removal {
+  readonly ids?: readonly string[]
+  readonly until?: Date
+  readonly keepLast?: number
+}
+
+// In pieces: each ends within the time limit, however much there is.
+const pieceSize = 500
+const maxTries = 5
+
+/** Removes entries; resolves to their number. */
+export async function removeEntries(archive: ArchiveRows, keys: OwnerKeys, q: Removal): Promise<number> {
+  const { connection, rows } = archive
+  const floor = await readFloor(archive, keys)
+  const highest = await lastToGo(archive, keys, q.keepLast)
+  if (highest <= floor) return 0
+  const until: Filter<Row> = q.until === undefined ? {} : { o: keys.owner, t: { $lte: q.until } }
+  let count = 0
+  for (const range of pieces(keys, floor, highest, q.ids)) {
+    for (;;) {
+      const found = await connection.run((opts) =>
+        rows
+          .find({ ...until, ...range, g: { $exists: false } }, { ...opts, projection: { _id: 1 } })
+          .sort({ _id: 1 })
+          .limit(pieceSize)
+          .toArray(),
+      )
+      if (found.length > 0) count += await bury(archive, found)
+      if (found.length < pieceSize) break
+    }
+  }
+  await raiseFloor(archive, keys, floor)
+  return count
+}
+
+/** The highest number that may go, given how many must stay; 0: none. */
+async function lastToGo(
+  archive: ArchiveRows,
+  keys: OwnerKeys,
+  keepLast: number | undefined,
+): Promise<number> {
+  // What is appended from now on stays.
+  if (keepLast === undefined || keepLast === 0) return readHighest(archive, keys)
+  const [row] = await archive.connection.run((opts) =>
+    archive.rows
+      .find({ _id: below(keys.prefix), g: { $exists: false } }, { ...opts, projection: { _id: 1 } })
+      .sort({ _id: -1 })
+      .skip(keepLast)
+      .limit(1)
+      .toArray(),
+  )
+  return row === undefined ? 0 : numberOf(row)
+}
+
+function pieces(
+  keys: OwnerKeys,
+  floor: number,
+  highest: number,
+  ids: readonly string[] | undefined,
+): readonly Filter<Row>[] {
+  if (ids === undefined) return [{ _id: { $gt: entryKey(keys, floor), $lte: entryKey(keys, highest) } }]
+  const wanted = new Set<string>()
+  for (const id of ids) {
+    const n = entryNumber(id)
+    if (n !== undefined && n > floor && n <= highest) wanted.add(entryKey(keys, n))
+  }
+  const all = [...wanted]
+  const filters: Filter<Row>[] = []
+  for (let i = 0; i < all.length; i += pieceSize) filters.push({ _id: { $in: all.slice(i, i + pieceSize) } })
+  return filters
+}
+
+/** Makes tombstones of entries; resolves to the number of those that were none yet. */
+async function bury({ connection, rows }: ArchiveRows, found: readonly Row[]): Promise<number> {
+  const operations = found.map(
+    ({ _id }): AnyBulkWriteOperation<Row> => ({
+      updateOne: {
+        filter: { _id },
+        update: {
+          // The dedupe key is free again; a tombstone changes no more, so that it is counted once.
+          $set: { g: true, k: `g/${_id}` },
+          $unset: { r: '', o: '', w: '', t: '', s: '', d: '', O: '', W: '' },
+        },
+      },
+    }),
+  )
+  const { modifiedCount } = await connection.run((opts) =>
+    rows.bulkWrite(operations, { ordered: false, ...opts }),
+  )
+  return modifiedCount
+}
+
+/** Moves the floor up to the oldest entry and deletes the tombstones below. */
+async function raiseFloor(archive: ArchiveRows, keys: OwnerKeys, floor: number): Promise<void> {
+  const { connection, rows } = archive
+  // In this order: all up to `highest` are taken for ever, so none can come to life behind the oldest found.
+  const highest = await readHighest(archive, keys)
+  const [oldest] = await connection.run((opts) =>
+    rows
+      .find(
+        { _id: { $gt: entryKey(keys, floor), $lt: below(keys.prefix).$lt }, g: { $exists: false } },
+        { ...opts, projection: { _id: 1 } },
+      )
+      .sort({ _id: 1 })
+      .limit(1)
+      .toArray(),
+  )
+  const next = oldest === undefined ? highest : Math.min(highest, numberOf(oldest) - 1)
+  if (next <= floor) return
+  await setFloor(archive, keys, next)
+  for (;;) {
+    const dead = await connection.run((opts) =>
+      rows
+        .find(
+          { _id: { $gte: keys.prefix, $lte: entryKey(keys, next) }, g: true },
+          { ...opts, projection: { _id: 1 } },
+        )
+        .sort({ _id: 1 })
+        .limit(pieceSize)
+        .toArray(),
+    )
+    // Only tombstones: a dead entry without one belongs to a writer that is about to move it.
+    const ids = dead.map(({ _id }) => _id)
+    if (ids.length > 0) await connection.run((opts) => rows.deleteMany({ _id: { $in: ids } }, opts))
+    if (dead.length < pieceSize) return
+  }
+}
+
+async function setFloor({ connection, rows }: ArchiveRows, keys: OwnerKeys, floor: number): Promise<void> {
+  const change = { $max: { f: floor }, $setOnInsert: { k: `h/${keys.head}` } }
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await connection.run((opts) => rows.updateOne({ _id: keys.head }, change, { upsert: true, ...opts }))
+      return
+    } catch (error) {
+      // Two made the head at the same time: the second finds it when it tries again.
+      if (!isDuplicate(error) || tries === maxTries) throw error
+    }
+  }
+}
+
+/** Removes all of an owner; resolves to the number of entries. */
+export async function purgeArchive(archive: ArchiveRows, keys: OwnerKeys): Promise<number> {
+  const count = await removeEntries(archive, keys, { keepLast: 0 })
+  const { connection, rows } = archive
+  const floor = await readFloor(archive, keys)
+  // What a process left that ended between insert and the look at the floor: nobody sees it, but it is the owner's.
+  await connection.run((opts) =>
+    rows.deleteMany({ _id: { $gte: keys.prefix, $lte: entryKey(keys, floor) } }, opts),
+  )
+  return count
+}
