@@ -1,5 +1,6 @@
 /** The context of a module: every registration goes to the host's tables and is handed to the loader for undoing. */
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import manifest from '../package.json' with { type: 'json' }
 import type { Clock } from './clock.ts'
 import type { Host } from './host.ts'
 import type { AnyModule } from './loader.ts'
@@ -23,6 +24,7 @@ export interface ContextEnv {
   accept(transport: Transport): void
 }
 
+const software = { name: 'Hermod', version: manifest.version }
 /** Work of a long list that is done before others get a turn. */
 const SLICE_MS = 4
 let slots = 0
@@ -69,6 +71,7 @@ export function makeContext(
     },
     hosts: env.hosts,
     storage,
+    software,
     now: () => env.clock.now(),
     iq(to, type, ns, name, handle, opts) {
       own(host.iq.add(def.name, to, type, ns, name, handle))

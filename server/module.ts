@@ -76,6 +76,8 @@ export interface Ctx {
   readonly hosts: readonly string[]
   /** Collection names are private to this module and host. */
   readonly storage: Storage
+  /** Name and version of this server. */
+  readonly software: { readonly name: string; readonly version: string }
   /** The time in milliseconds since 1970; virtual in tests. Never Date.now() in a module. */
   now(): number
   /** The one handler of an IQ (target, type, namespace, name). A duplicate is a load error. Advertises `ns` in disco of the target unless told not to. */
