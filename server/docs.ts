@@ -141,7 +141,7 @@ function row(option: string, schema: JsonSchema): string {
 
 function typeOf(schema: JsonSchema): string {
   if (schema.enum !== undefined) return schema.enum.map((v) => `\`${String(v)}\``).join(', ')
-  if (schema.const !== undefined) return `\`${String(schema.const)}\``
+  if (schema.const !== undefined) return `\`${JSON.stringify(schema.const)}\``
   const variants = schema.oneOf ?? schema.anyOf
   if (variants !== undefined) return [...new Set(variants.map(typeOf))].join(' or ')
   return schema.type === 'array' ? `list of ${typeOf(schema.items ?? {})}` : (schema.type ?? 'any')

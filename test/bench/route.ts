@@ -47,7 +47,7 @@ for (let i = 0; i < pairs * 2; i++) {
 const body = 'x'.repeat(100)
 const chunks = clients.map((_, i) =>
   Buffer.from(
-    `<message to='user${i ^ 1}@example.org/bench' type='chat' id='m1'><body>${body}</body></message>`.repeat(
+    `<message to='user${i % 2 === 0 ? i + 1 : i - 1}@example.org/bench' type='chat' id='m1'><body>${body}</body></message>`.repeat(
       PER_TURN,
     ),
   ),

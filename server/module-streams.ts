@@ -1,0 +1,139 @@
+/** Module API: streams, sessions, transports. Part of `module.ts`, which exports all of this. */
+import type { Element } from './xmpp/element.ts'
+import type { StreamCondition } from './xmpp/errors.ts'
+import type { JID } from './xmpp/jid.ts'
+
+/** What has been negotiated on a stream. */
+export type StreamState = 'secure' | 'authenticated' | 'bound'
+/** A feature of stream negotiation. The order follows from needs and forbids (RFC 6120 §4.3). */
+export interface StreamFeature {
+  readonly ns: string
+  readonly streams: readonly ('c2s' | 's2s')[]
+  readonly needs: readonly StreamState[]
+  readonly forbids: readonly StreamState[]
+  /** Offered inside that exchange only (and not as a top-level feature unless `alsoTopLevel`); handle() then runs inside it. */
+  readonly inline?: 'sasl2' | 'bind2'
+  readonly alsoTopLevel?: boolean
+  /** The child of <features/> (or of <inline/>), or undefined when not offered now. */
+  advertise(s: Session): Element | undefined
+  /**
+   * An element of `ns` sent by the client in a state that needs/forbids allow (before binding also an iq whose payload has
+   * that namespace: then `el` is the iq). Not called while an earlier call on the same stream is pending: the core holds the input.
+   */
+  handle(s: Session, el: Element): StreamStep | void | Promise<StreamStep | void>
+}
+/** What the core does next; TLS, identity and resource are changed there and nowhere else. */
+export interface StreamStep {
+  /** Sent first (for `inline`: returned to the enclosing exchange instead). */
+  readonly reply?: Element
+  /** tls: start TLS, then expect a new header. restart: expect a new header. features: send the features again (SASL2). */
+  readonly next?: 'tls' | 'restart' | 'features'
+  /** The bare JID that this stream now acts for. */
+  readonly identity?: JID
+  /** The resource to bind (prepared by the core); an older session of the same full JID is closed with conflict. */
+  readonly resource?: string
+  /**
+   * Run these requests by the inline features of that exchange, in the given order, after identity and resource are set;
+   * `finish` gets the replies and gives the element to send (or to return, when nested).
+   */
+  readonly inline?: {
+    readonly of: 'sasl2' | 'bind2'
+    readonly requests: readonly Element[]
+    finish(replies: readonly Element[], s: Session): Element | Promise<Element>
+  }
+  /** Until a step of this feature without it, any first-level element of another feature ends the stream (policy-violation). */
+  readonly exclusive?: boolean
+  /** Close the stream after `reply` with this condition (too many failures); without one: an orderly end (RFC 6120 §5.4.2.2). */
+  readonly close?: { readonly condition?: StreamCondition; readonly text?: string }
+}
+/** A stream as modules see it, from its first header on. */
+export interface Session {
+  /** The stream id of its first stream; unique, unguessable. */
+  readonly id: string
+  readonly kind: 'c2s' | 's2s'
+  /** The virtual host that the client's header named. */
+  readonly host: string
+  /** Bare after authentication, full after binding. */
+  readonly jid: JID | undefined
+  readonly remoteAddress: string
+  readonly transport: Transport['kind']
+  /** TLS of the connection, undefined on plain ones. */
+  readonly tls: TlsInfo | undefined
+  /** xml:lang of the stream header, '' when none. */
+  readonly lang: string
+  /** `from` of the newest stream header when it is an address: a claim, not to be trusted (RFC 6120 §4.7.1). */
+  readonly claimed: JID | undefined
+  /** TLS could be started now: TCP without TLS, and there is a certificate for this host. */
+  readonly canStartTls: boolean
+  /** What the core enforces on input of this stream now; idleMs: silence after which the stream counts as idle, undefined: never. */
+  readonly limits: { readonly maxBytes: number; readonly idleMs: number | undefined }
+  is(state: StreamState): boolean
+  /** Puts an element into the queue as it is; false when the queue is above its high-water mark or the stream has ended. */
+  send(el: Element): boolean
+  /** Visible to other modules: 'carbons', 'interested'. */
+  setFlag(name: string, value: string | boolean | undefined): void
+  flag(name: string): string | boolean | undefined
+  /** Ends the stream with a stream error. */
+  close(condition: StreamCondition, text?: string): void
+}
+/** A session with a full JID. */
+export interface Bound extends Session {
+  readonly jid: JID
+  /** Last available presence as broadcast (no `to`), with its from; undefined: not available. */
+  readonly presence: Element | undefined
+  /** Priority of that presence; undefined: not available. */
+  readonly priority: number | undefined
+  /** Set by the presence module only. */
+  setPresence(presence: Element | undefined): void
+}
+/** The bound sessions of the host. */
+export interface SessionTable {
+  /** All sessions of an account, by its localpart; stable array, do not keep. */
+  of(local: string): readonly Bound[]
+  get(jid: JID): Bound | undefined
+  all(): Iterable<Bound>
+  readonly count: number
+}
+/** What is known of the TLS layer of a connection. */
+export interface TlsInfo {
+  /** 'TLSv1.2' or 'TLSv1.3'. */
+  readonly protocol: string
+  readonly cipher: string
+  /** Channel binding data; undefined when this connection has none of that type. */
+  channelBinding(type: 'tls-exporter' | 'tls-server-end-point'): Uint8Array | undefined
+  /** The client's certificate when one was sent and its chain was verified, DER; undefined otherwise. */
+  clientCertificate(): Uint8Array | undefined
+}
+
+/** One connection below a stream. Calls of the sink are never made from within a call of the transport. */
+export interface Transport {
+  readonly kind: 'tcp' | 'websocket'
+  /** stream: a byte stream with one long document (RFC 6120). frames: one element a frame (RFC 7395). */
+  readonly framing: 'stream' | 'frames'
+  readonly remoteAddress: string
+  readonly tls: TlsInfo | undefined
+  /** Bytes written but not yet taken by the kernel. */
+  readonly buffered: number
+  start(sink: TransportSink): void
+  /** stream: any text. frames: exactly one element. False above the transport's high-water mark; `drain` follows. */
+  write(text: string): boolean
+  pause(): void
+  resume(): void
+  /** Upgrades to TLS as server; tcp only. `host` picks the default certificate. */
+  startTls(host: string): void
+  /** Sends what is buffered, then closes. */
+  end(): void
+  /** Closes at once. */
+  destroy(): void
+}
+/** Events of a transport. */
+export interface TransportSink {
+  data(chunk: Uint8Array | string): void
+  drain(): void
+  /** TLS is up after startTls (`transport.tls` is set). */
+  secured(): void
+  /** The peer will send nothing more (half-close). */
+  ended(): void
+  /** Gone; called exactly once. */
+  closed(error: Error | undefined): void
+}
