@@ -1,8 +1,8 @@
 /**
  * PRECIS: preparation and enforcement of user names, passwords and other internationalised strings (RFC 8264 framework, RFC 8265
- * profiles), the ground of the XMPP address format. Properties follow the Unicode version of the runtime. Written here because no
- * maintained package has it (the only one on npm stopped at Unicode 8). Not here: the Nickname profile (RFC 8266), the further
- * exclusions for localparts (jid.ts), SASLprep (saslprep.ts).
+ * profiles, RFC 8266 nicknames), the ground of the XMPP address format. Properties follow the Unicode version of the runtime. Written
+ * here because no maintained package has it (the only one on npm stopped at Unicode 8). Not here: the further exclusions for localparts
+ * (jid.ts), SASLprep (saslprep.ts).
  *
  * Order of operations: RFC 8264 §7, that is mapping first and the string class last. RFC 8265 §3.3.2 tests the class before it maps
  * case and composes, which would refuse what both steps turn into something valid (titlecase letters, KELVIN SIGN, decomposed Hangul);
@@ -156,4 +156,30 @@ export function opaqueString(text: string): string {
   const mapped = stabilise(text, (string) => string.replace(SPACES, ' ').normalize('NFC'))
   checkClass(codePoints(mapped), true)
   return mapped
+}
+
+const SPACE_RUNS = / {2,}/g
+
+/** RFC 8266 §2.1 (2): other spaces to SPACE, none at the ends, one in a row. */
+function mapNickname(text: string): string {
+  const spaced = text.replace(SPACES, ' ').replace(SPACE_RUNS, ' ')
+  return spaced.slice(spaced.startsWith(' ') ? 1 : 0, spaced.endsWith(' ') ? -1 : undefined)
+}
+
+function nick(text: string, map: (text: string) => string): string {
+  const mapped = stabilise(text, map)
+  // RFC 8266 §2.3: not empty after all rules
+  if (mapped === '') throw new PrecisError('empty nickname')
+  checkClass(codePoints(mapped), true)
+  return mapped
+}
+
+/** Enforces the Nickname profile (RFC 8266 §2.3), for names that people see, such as those in rooms (RFC 7622 §3.4.1); throws PrecisError. */
+export function nickname(text: string): string {
+  return nick(text, (string) => mapNickname(string).normalize('NFKC'))
+}
+
+/** What two nicknames have in common when they are the same (RFC 8266 §2.4): as `nickname`, without case; throws PrecisError. */
+export function nicknameKey(text: string): string {
+  return nick(text, (string) => mapCase(mapNickname(string)).normalize('NFKC'))
 }

@@ -1,6 +1,8 @@
 /** server/xmpp/jid.ts: RFC 7622, its tables of examples, the cache. */
 import { expect } from 'chai'
 import fc from 'fast-check'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { readdirSync, readFileSync } from 'node:fs'
 import { checkJidText, JID_CORPUS } from '../helpers/jid-rules.ts'
 import { JID, JidError, jidCacheUsage, makeJid, parseJid, tryJid } from '../../server/xmpp/jid.ts'
@@ -194,6 +196,23 @@ describe('jid: identity and cache', () => {
       parseJid(`idle${n}@example.com`)
       if (n % 1000 === 0) expect(parseJid('busy@example.com/x')).to.equal(jid)
     }
+  })
+
+  it('does not keep the input alive that an address was cut out of', () => {
+    setFlagsFromString('--expose-gc')
+    const collect: () => void = runInNewContext('gc')
+    collect()
+    const before = process.memoryUsage().heapUsed
+    for (let n = 0; n < 64; n++) {
+      const input = Buffer.from(
+        `somebody${n}@input.example/${'r'.repeat(40)} ${'x'.repeat(1_048_576)}`,
+      ).toString('latin1')
+      parseJid(input.slice(0, input.indexOf(' ')))
+      parseJid(`f\u00fc${input.slice(0, input.indexOf(' '))}`)
+      expect(tryJid(input.slice(0, 30))).not.to.equal(undefined)
+    }
+    collect()
+    expect(process.memoryUsage().heapUsed - before).to.be.below(16 * 1_048_576)
   })
 
   it('has no entry for a property name', () => {

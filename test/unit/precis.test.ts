@@ -4,13 +4,15 @@ import { expect } from 'chai'
 import fc from 'fast-check'
 import {
   mapCase,
+  nickname,
+  nicknameKey,
   opaqueString,
   PrecisError,
   precisProperty,
   usernameCaseMapped,
   usernameCasePreserved,
 } from '../../server/xmpp/precis.ts'
-import { bidiRuleHolds, codePoints, hasRightToLeft } from '../../server/xmpp/unicode.ts'
+import { bidiRuleHolds, codePoints, contextRulesHold, hasRightToLeft } from '../../server/xmpp/unicode.ts'
 
 function attempt(profile: (text: string) => string, text: string): string | undefined {
   try {
@@ -153,6 +155,27 @@ describe('precis: opaque strings (RFC 8265 §4)', () => {
   })
 })
 
+describe('precis: nicknames (RFC 8266)', () => {
+  it('trims and joins spaces, composes by compatibility, keeps case (§2.3)', () => {
+    expect(nickname('  Foo\u00a0  Bar ')).to.equal('Foo Bar')
+    expect(nickname('\u2163 \uff21\ufb01')).to.equal('IV A\u0066i')
+    expect(nickname('\u265a')).to.equal('\u265a')
+    // NFKC of U+00B4 starts with a space
+    expect(nickname('\u00b4')).to.equal('\u0301')
+    for (const text of ['', ' ', '\u3000', 'a\tb', '\u2764\ufe0f', '\ud800', 'a'.repeat(4097)]) {
+      expect(attempt(nickname, text), text).to.equal(undefined)
+    }
+  })
+
+  it('compares without case and width (§2.4, §3)', () => {
+    expect(nicknameKey('Foo Bar')).to.equal(nicknameKey(' foo  bar'))
+    expect(nicknameKey('\u03a3')).to.equal(nicknameKey('\u03c3'))
+    expect(nicknameKey('\u03c3')).not.to.equal(nicknameKey('\u03c2'))
+    expect(nicknameKey('Richard \u2163')).to.equal('richard iv')
+    expect(nicknameKey('\uff21')).to.equal('a')
+  })
+})
+
 describe('precis: contextual rules (RFC 5892 appendix A)', () => {
   const rows: [rule: string, legal: string[], illegal: string[]][] = [
     [
@@ -199,6 +222,22 @@ describe('precis: contextual rules (RFC 5892 appendix A)', () => {
       for (const text of illegal) expect(attempt(opaqueString, text), text).to.equal(undefined)
     })
   }
+
+  it('joins what the resolver of the runtime joins, whose tables end before Unicode 6', () => {
+    let joined = 0
+    for (let point = 0x80; point < 0x1f000; point++) {
+      if (precisProperty(point) !== 'pvalid') continue
+      const char = String.fromCodePoint(point)
+      for (const text of [`\u0628\u200c${char}`, `${char}\u200c\u0628`]) {
+        if (text.normalize('NFC') !== text || !bidiRuleHolds(codePoints(text))) continue
+        const accepted = contextRulesHold(codePoints(text))
+        const expected = domainToASCII(text) !== ''
+        if (expected || point < 0x767) expect(accepted, point.toString(16)).to.equal(expected)
+        if (accepted) joined += 1
+      }
+    }
+    expect(joined).to.be.above(300)
+  })
 
   it('takes for a virama what the resolver of the runtime does, and those its older tables lack', () => {
     const newer = [0x1715, 0x11070, 0x113ce, 0x113cf, 0x113d0, 0x11f41, 0x11f42]
@@ -298,7 +337,7 @@ describe('precis: properties of the profiles', () => {
       maxLength: 8,
     }),
   )
-  for (const profile of [usernameCaseMapped, usernameCasePreserved, opaqueString]) {
+  for (const profile of [usernameCaseMapped, usernameCasePreserved, opaqueString, nickname, nicknameKey]) {
     it(`${profile.name} is idempotent and throws nothing but PrecisError`, () => {
       fc.assert(
         fc.property(text, (input) => {
