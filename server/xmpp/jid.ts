@@ -71,6 +71,8 @@ export class JID {
   }
 }
 
+// An attribute value can be a slice of all that was read from a socket. It does not keep that alive here: the engine copies a string
+// when it is looked up in a Map (a test watches this).
 // The cache has two generations: a full young one becomes the old one, whose hits are taken over. Each holds at most this much.
 const MAX_ENTRIES = 16_384
 const MAX_CHARS = 2_097_152
@@ -144,22 +146,21 @@ function intern(local: string, domain: string, resource: string, text: string): 
 
 function parse(text: string): JID {
   const ascii = ASCII.test(text)
-  const source = detach(text, ascii)
   // RFC 7622 §3.2: the first slash ends the domainpart, then the first at sign before it ends the localpart
-  const slash = source.indexOf('/')
-  const end = slash < 0 ? source.length : slash
-  const found = source.indexOf('@')
+  const slash = text.indexOf('/')
+  const end = slash < 0 ? text.length : slash
+  const found = text.indexOf('@')
   const at = found < end ? found : -1
   if (at === 0) throw new JidError('empty localpart')
-  if (slash === source.length - 1 && slash >= 0) throw new JidError('empty resourcepart')
-  const local = at < 0 ? '' : prepareLocal(source.slice(0, at))
-  const domain = cachedDomain(source.slice(at + 1, end))
-  const resource = slash < 0 ? '' : prepareResource(source.slice(slash + 1), ascii)
+  if (slash === text.length - 1 && slash >= 0) throw new JidError('empty retextpart')
+  const local = at < 0 ? '' : prepareLocal(text.slice(0, at))
+  const domain = cachedDomain(text.slice(at + 1, end))
+  const retext = slash < 0 ? '' : prepareRetext(text.slice(slash + 1), ascii)
   const bare = local === '' ? domain : `${local}@${domain}`
-  const prepared = resource === '' ? bare : `${bare}/${resource}`
-  if (prepared === source) return intern(local, domain, resource, source)
-  const jid = intern(local, domain, resource, prepared)
-  remember(source, jid)
+  const prepared = retext === '' ? bare : `${bare}/${retext}`
+  if (prepared === text) return intern(local, domain, retext, text)
+  const jid = intern(local, domain, retext, prepared)
+  remember(text, jid)
   return jid
 }
 
@@ -168,18 +169,6 @@ const ASCII = /^[\x20-\x7e]*$/
 const ASCII_LOCAL = /^[!#-%(-.0-9;=?A-Z[-~]+$/
 const FORBIDDEN_IN_LOCAL = /["&'/:<>@]/
 const MAX_PART_BYTES = 1023
-
-const scratch = Buffer.allocUnsafe(1024)
-
-/**
- * A copy that keeps nothing else alive. An attribute value can be a slice of all that was read from a socket, and a cached slice
- * would hold that.
- */
-function detach(text: string, ascii: boolean): string {
-  if (text.length * 2 > scratch.length) return text
-  const encoding = ascii ? 'latin1' : 'utf16le'
-  return scratch.toString(encoding, 0, scratch.write(text, 0, encoding))
-}
 
 function checkLength(part: string, name: string): string {
   // RFC 7622 §3.1: 1 to 1023 octets after preparation; one UTF-16 unit is three octets at most
@@ -222,10 +211,8 @@ function cachedDomain(text: string): string {
       oldDomains = youngDomains
       youngDomains = new Map()
     }
-    const key = detach(text, ASCII.test(text))
-    const kept = domain === text ? key : domain
-    youngDomains.set(key, kept)
-    return kept
+    youngDomains.set(text, domain)
+    return domain
   } catch (error) {
     if (error instanceof IdnaError) throw new JidError(`domainpart: ${error.message}`, { cause: error })
     throw error

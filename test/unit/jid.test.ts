@@ -203,7 +203,7 @@ describe('jid: identity and cache', () => {
     const collect: () => void = runInNewContext('gc')
     collect()
     const before = process.memoryUsage().heapUsed
-    for (let n = 0; n < 64; n++) {
+    for (let n = 0; n < 128; n++) {
       const input = Buffer.from(
         `somebody${n}@input.example/${'r'.repeat(40)} ${'x'.repeat(1_048_576)}`,
       ).toString('latin1')
