@@ -87,6 +87,13 @@ export class Client extends Connection {
     }
   }
 
+  /** The next element must match one of the patterns. */
+  async expectOneOf(patterns: readonly Element[], captures: Captures = new Map()): Promise<void> {
+    const el = await this.nextElement(`one of\n${patterns.join('\n')}`)
+    if (!patterns.some((pattern) => matchElement(pattern, el, captures) === undefined))
+      this.fail(`${el.toString()} came instead of one of\n${patterns.join('\n')}`)
+  }
+
   /** Takes the first match out of what came or comes; the rest stays in order. */
   async eventually(pattern: string | Element, captures: Captures = new Map()): Promise<Element> {
     const wanted = typeof pattern === 'string' ? onePattern(pattern) : pattern
@@ -204,6 +211,7 @@ export class Client extends Connection {
     password: string,
     mechanism?: string,
     overrides?: ScramOverrides,
+    restart = true,
   ): Promise<void> {
     if (this.features === undefined) await this.openStream()
     if (this.#mechanisms().length === 0 && this.features?.getChild('starttls', NS_TLS) !== undefined)
@@ -222,7 +230,7 @@ export class Client extends Connection {
       const success = await this.expect(`<success xmlns='${NS_SASL}'>*</success>`)
       this.verifyScram(decode(success.getText()))
     }
-    await this.openStream()
+    if (restart) await this.openStream()
   }
 
   sendAuth(mechanism: string, initial: string): void {

@@ -69,6 +69,12 @@ export class Connection {
     else this.#socket?.write(data)
   }
 
+  /** Says that nothing more will be sent, without a closing tag. */
+  endOutput(): void {
+    this.note('>', '[ends its side of the connection]')
+    this.#socket?.end()
+  }
+
   /** Cuts the connection without a word. */
   drop(): void {
     this.note('>', '[drops the connection]')
@@ -131,7 +137,7 @@ export class Connection {
       this.#attach(await this.#handshake({ host: '127.0.0.1', port: ports.c2sTls }))
       return
     }
-    const socket = connectTcp({ host: '127.0.0.1', port: ports.c2s, noDelay: true })
+    const socket = connectTcp({ host: '127.0.0.1', port: ports.c2s, noDelay: true, allowHalfOpen: true })
     await once(socket, 'connect')
     this.#attach(socket)
   }
@@ -163,6 +169,8 @@ export class Connection {
     const decoder = new StringDecoder('utf8')
     socket.on('data', (data) => this.#feed(decoder.write(data)))
     socket.on('error', (error) => this.note('<', `[${error.message}]`))
+    // Half-open connections are allowed so that a test can end only its own side.
+    socket.on('end', () => socket.end())
     socket.on('close', () => this.#closed())
   }
 

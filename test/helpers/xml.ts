@@ -166,9 +166,16 @@ function patternNs(pattern: Element): string {
   return parent.is('error', NS_CLIENT) ? NS_STANZA_ERRORS : ns
 }
 
+/** Attributes without declarations; those with a prefix as `{namespace}name`. */
 function attributes(el: Element): Map<string, string> {
-  const entries = Object.entries(el.attrs).filter(([name]) => name !== 'xmlns' && !name.startsWith('xmlns:'))
-  return new Map(entries)
+  const found = new Map<string, string>()
+  for (const [name, value] of Object.entries(el.attrs)) {
+    if (name === 'xmlns' || name.startsWith('xmlns:')) continue
+    const [prefix, local] = name.split(':', 2)
+    const prefixed = local !== undefined && prefix !== 'xml'
+    found.set(prefixed ? `{${el.findNS(prefix)}}${local}` : name, value)
+  }
+  return found
 }
 
 function compareAttributes(pattern: Element, actual: Element, captures: Captures, path: string) {
@@ -181,7 +188,7 @@ function compareAttributes(pattern: Element, actual: Element, captures: Captures
     present.delete(name)
   }
   if (isStanza(actual)) present.delete('xml:lang')
-  if (actual.is('error', NS_CLIENT)) present.delete('by') // RFC 6120 §8.3.2: who returned it
+  if (actual.is('error', NS_CLIENT)) for (const name of ['by', 'code']) present.delete(name) // RFC 6120 §8.3.2; XEP-0086
   const [extra] = present
   return extra === undefined || more ? undefined : `${path}/@${extra[0]}: not expected, is '${extra[1]}'`
 }

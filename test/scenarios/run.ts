@@ -20,7 +20,10 @@ export type Outcome = { readonly kind: 'passed' } | { readonly kind: 'differs'; 
 /** Throws an Error with file, line and the clients' last lines when a step fails, or when an announced difference is gone. */
 export async function runDialogue(dialogue: Dialogue, target: Target): Promise<Outcome> {
   await using stage = new Stage(target)
-  for (const name of dialogue.accounts) await stage.account(name)
+  const clients = dialogue.steps
+    .map((step) => CLIENT.exec(step.text)?.[1] ?? '')
+    .filter((name) => name !== '')
+  for (const name of [...dialogue.accounts, ...clients.map(accountOf)]) await stage.account(name)
   for (const step of dialogue.steps) {
     const reason = step.differs.get(target.name)
     try {
@@ -46,6 +49,13 @@ const ACTIONS: readonly (readonly [RegExp, Action])[] = [
   [/^opens a stream(?: to (\S+))?$/, (_, c, [to]) => c.openStream(to)],
   [/^starts TLS$/, (_, c) => c.startTls()],
   [/^starts the TLS handshake$/, (_, c) => c.secure()],
+  [
+    /^authenticates without restarting$/,
+    async (stage, c) => {
+      const { local, password } = await stage.account(accountOf(c.name))
+      await c.authenticate(local, password, undefined, undefined, false)
+    },
+  ],
   [
     /^authenticates(?: by (\S+))?(?: with (.+))?$/,
     async (stage, c, [mechanism, how]) => {
@@ -85,6 +95,10 @@ const ACTIONS: readonly (readonly [RegExp, Action])[] = [
     },
   ],
   [/^sends$/, (_, c, __, payload) => c.send(payload)],
+  [
+    /^sends exactly$/,
+    (_, c, __, payload) => c.send(payload.startsWith('"') ? String(JSON.parse(payload)) : payload),
+  ],
   [/^sends bytes$/, (_, c, __, payload) => c.send(bytes(payload))],
   [/^restarts its parser$/, (_, c) => c.resetReader()],
   [
@@ -97,6 +111,7 @@ const ACTIONS: readonly (readonly [RegExp, Action])[] = [
     /^receives in any order$/,
     (stage, c, _, payload) => c.expectUnordered(parsePattern(payload), stage.captures),
   ],
+  [/^receives one of$/, (stage, c, _, payload) => c.expectOneOf(parsePattern(payload), stage.captures)],
   [
     /^eventually receives$/,
     async (stage, c, _, payload) => {
@@ -122,11 +137,26 @@ const ACTIONS: readonly (readonly [RegExp, Action])[] = [
   [/^receives nothing$/, (stage, c) => c.expectNothing(stage.others(c))],
   [
     /^receives a stream error (\S+)$/,
-    (_, c, [condition]) => c.expectStreamError((condition ?? '').split('|')),
+    (_, c, [condition]) => c.expectStreamError((condition ?? '').replace(/[()]/g, '').split('|')),
   ],
   [/^sees the stream closed$/, (_, c) => c.expectEnd()],
   [/^is disconnected$/, (_, c) => c.expectClosed()],
   [/^pings$/, (_, c) => c.ping()],
+  [/^ends its side$/, (_, c) => c.endOutput()],
+  [
+    /^loses the connection, or gets nothing of it after the handshake$/,
+    async (_, c) => {
+      await c.expect(`<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>`)
+      try {
+        await c.secure()
+      } catch {
+        return // the plain text was taken for a broken handshake: refused, which is what the test is about
+      }
+      await c.openStream()
+      if (c.features?.getChild('mechanisms', 'urn:ietf:params:xml:ns:xmpp-sasl') === undefined)
+        c.fail('what was sent in plain text before the handshake was acted upon')
+    },
+  ],
   [/^closes the stream$/, (_, c) => c.closeStream()],
   [
     /^logs out$/,
@@ -147,6 +177,9 @@ const ACTIONS: readonly (readonly [RegExp, Action])[] = [
   [/^forgets what came$/, (_, c) => c.clear()],
   [/^is (not )?offered$/, (stage, c, [not], payload) => offered(stage, c, not === undefined, payload)],
 ]
+
+/** A step of a client: its name and what it does. `all settle` and `http GET ...` are no clients' steps. */
+const CLIENT = /^(?!all |http )([a-z][a-z0-9-]*(?:\/[\w-]+)?) (.+)$/
 
 /** All clients and accounts of one dialogue. */
 class Stage implements AsyncDisposable {
@@ -206,7 +239,7 @@ class Stage implements AsyncDisposable {
     const http = /^http GET (\S+) gives (\d+)(?: (\S+))?$/.exec(text)
     if (http !== null) return this.#http(http[1] ?? '', Number(http[2]), http[3], payload)
     if (text === 'all settle') return this.#settle()
-    const [, name = '', words = ''] = /^([a-z][a-z0-9-]*(?:\/[\w-]+)?) (.+)$/.exec(text) ?? []
+    const [, name = '', words = ''] = CLIENT.exec(text) ?? []
     const connects = /^connects(?: by (tls|websocket))?$/.exec(words)
     if (connects !== null) {
       await this.connect(name, (connects[1] ?? 'tcp') as Via)
