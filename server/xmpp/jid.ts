@@ -152,14 +152,14 @@ function parse(text: string): JID {
   const found = text.indexOf('@')
   const at = found < end ? found : -1
   if (at === 0) throw new JidError('empty localpart')
-  if (slash === text.length - 1 && slash >= 0) throw new JidError('empty retextpart')
+  if (slash === text.length - 1 && slash >= 0) throw new JidError('empty resourcepart')
   const local = at < 0 ? '' : prepareLocal(text.slice(0, at))
   const domain = cachedDomain(text.slice(at + 1, end))
-  const retext = slash < 0 ? '' : prepareRetext(text.slice(slash + 1), ascii)
+  const resource = slash < 0 ? '' : prepareResource(text.slice(slash + 1), ascii)
   const bare = local === '' ? domain : `${local}@${domain}`
-  const prepared = retext === '' ? bare : `${bare}/${retext}`
-  if (prepared === text) return intern(local, domain, retext, text)
-  const jid = intern(local, domain, retext, prepared)
+  const prepared = resource === '' ? bare : `${bare}/${resource}`
+  if (prepared === text) return intern(local, domain, resource, text)
+  const jid = intern(local, domain, resource, prepared)
   remember(text, jid)
   return jid
 }
