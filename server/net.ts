@@ -10,7 +10,7 @@ import { Deadlines } from './deadlines.ts'
 import type { Log, TlsInfo, Transport, TransportSink } from './module.ts'
 import { readProxyHeader } from './proxy-protocol.ts'
 import type { Tls } from './tls.ts'
-import { TlsConnection, wrapTls } from './tls-socket.ts'
+import { TlsConnection } from './tls-socket.ts'
 
 /** How to listen. */
 export interface ListenerOptions {
@@ -67,7 +67,7 @@ class TcpTransport implements Transport {
   readonly #shared: Shared
   #socket: Socket | TLSSocket
   #sink: TransportSink | undefined
-  #tls: TlsInfo | undefined
+  #tls: TlsConnection | undefined
   #error: Error | undefined
   #state: State = 'open'
 
@@ -87,7 +87,7 @@ class TcpTransport implements Transport {
   }
 
   get tls(): TlsInfo | undefined {
-    return this.#tls
+    return this.#state === 'securing' ? undefined : this.#tls
   }
 
   get buffered(): number {
@@ -166,8 +166,8 @@ class TcpTransport implements Transport {
     // RFC 6120 §5.4.3.3 rule 2: what came in plain is not handed on. TLS takes it as part of the handshake, which fails.
     raw.pause()
     const { tls, handshakes } = this.#shared
-    const options = tls.optionsFor(state === 'preparing' ? 'c2s-direct' : 'c2s', host)
-    const socket = wrapTls(raw, options)
+    this.#tls = new TlsConnection(raw, tls, state === 'preparing' ? 'c2s-direct' : 'c2s', host)
+    const { socket } = this.#tls
     this.#socket = socket
     this.#state = state
     this.#adopt(socket)
@@ -181,7 +181,7 @@ class TcpTransport implements Transport {
     const direct = this.#state === 'preparing'
     if (!direct && this.#state !== 'securing') return
     this.#state = 'open'
-    this.#tls = new TlsConnection(socket)
+    this.#tls?.established()
     if (direct) this.#shared.accept(this)
     else {
       socket.on('data', onData)

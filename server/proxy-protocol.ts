@@ -121,7 +121,7 @@ function canonicalIPv6(address: string): string {
   return octets.join('.')
 }
 
-/** §2.2.1: they must fill the header exactly; a checksum must be right (§2.2.5). */
+/** §2.2: type-length-values must fill the header exactly; a checksum must be right (§2.2.3). */
 function checkTlvs(header: Buffer, start: number): void {
   let pos = start
   while (pos < header.length) {
@@ -147,7 +147,7 @@ let crcTable: Uint32Array | undefined
 function crc32c(bytes: Uint8Array): number {
   crcTable ??= Uint32Array.from({ length: 256 }, (_, n) => {
     let value = n
-    for (let bit = 0; bit < 8; bit++) value = (value >>> 1) ^ (value % 2 === 1 ? 0x82f63b78 : 0)
+    for (let bit = 0; bit < 8; bit++) value = (value >>> 1) ^ ((value & 1) === 1 ? 0x82f63b78 : 0)
     return value
   })
   let crc = 0xffffffff

@@ -6,69 +6,85 @@ import { createHash, type X509Certificate } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import type { TlsInfo } from './module.ts'
-import type { TlsOptions } from './tls.ts'
+import type { Tls, TlsPurpose } from './tls.ts'
 
-/**
- * Takes the socket over for TLS; what it has received and nobody has read becomes part of the handshake. The caller waits for
- * 'secure' (no argument) or 'close', and listens to 'error'. After 'secure', errors of TLS close the connection.
- */
-export function wrapTls(raw: Socket, options: TlsOptions): TLSSocket {
-  const socket = new TLSSocket(raw, options)
-  // A server's socket is connected already; the listener would stay as long as the connection.
-  raw.removeAllListeners('connect')
-  // Node gives errors after the handshake to its own tls.Server only, by this event.
-  socket.on('_tlsError', destroyOnTlsError)
-  return socket
-}
-
-function destroyOnTlsError(this: TLSSocket, error: Error): void {
-  this.destroy(error)
-}
-
-/** What a TLS connection says of itself. Reads from the socket when asked, so an idle connection keeps nothing. */
+/** A TLS connection and what it says of itself. Reads from the socket when asked, so an idle connection keeps little. */
 export class TlsConnection implements TlsInfo {
-  readonly #socket: TLSSocket
+  readonly socket: TLSSocket
+  readonly #tls: Tls
+  readonly #purpose: TlsPurpose
+  readonly #host: string
+  // Set for a resumed session: the certificate of its first handshake, if that is known.
+  #resumed: { readonly certificate: X509Certificate | undefined } | undefined
 
-  constructor(socket: TLSSocket) {
-    this.#socket = socket
+  /**
+   * Takes the socket over for TLS; what it has received and nobody has read becomes part of the handshake. `host` is for
+   * clients that name none. The caller waits for the socket's 'secure' (then calls `established`) or 'close', and listens to
+   * 'error'. Errors of TLS close the connection.
+   */
+  constructor(raw: Socket, tls: Tls, purpose: TlsPurpose, host: string = tls.defaultHost) {
+    this.#tls = tls
+    this.#purpose = purpose
+    this.#host = host
+    this.socket = new TLSSocket(raw, tls.optionsFor(purpose, host))
+    // A server's socket is connected already; the listener would stay as long as the connection.
+    raw.removeAllListeners('connect')
+    // Node gives errors after the handshake to its own tls.Server only, by this event.
+    this.socket.on('_tlsError', destroyOnTlsError)
+  }
+
+  /** To be called once, when the handshake is through. */
+  established(): void {
+    const { socket } = this
+    if (!socket.isSessionReused()) return
+    // OpenSSL does not choose a certificate when it resumes, so it does not tell which one it was; with TLS 1.2 it does not
+    // tell the SNI either. After STARTTLS the stream has named the host.
+    const unnamed = socket.getProtocol() === 'TLSv1.3' || this.#purpose === 'c2s' ? '' : undefined
+    const name = typeof socket.servername === 'string' ? socket.servername : unnamed
+    this.#resumed = { certificate: this.#tls.certificateFor(name, this.#host) }
   }
 
   get protocol(): string {
-    return this.#socket.getProtocol() ?? ''
+    return this.socket.getProtocol() ?? ''
   }
 
   get cipher(): string {
-    return this.#socket.destroyed ? '' : this.#socket.getCipher().standardName
+    return this.socket.destroyed ? '' : this.socket.getCipher().standardName
   }
 
   channelBinding(type: 'tls-exporter' | 'tls-server-end-point'): Uint8Array | undefined {
-    if (this.#socket.destroyed) return undefined
+    if (this.socket.destroyed) return undefined
     switch (type) {
       case 'tls-exporter':
         return this.#exporter()
       case 'tls-server-end-point': {
-        const certificate = this.#socket.getX509Certificate()
+        const certificate =
+          this.#resumed === undefined ? this.socket.getX509Certificate() : this.#resumed.certificate
         return certificate === undefined ? undefined : endPointBinding(certificate)
       }
     }
   }
 
   clientCertificate(): Uint8Array | undefined {
-    const certificate = this.#socket.getPeerX509Certificate()
+    const certificate = this.socket.getPeerX509Certificate()
     // A resumed session without certificate verifies too, so both are asked.
-    return certificate !== undefined && isVerified(this.#socket) ? certificate.raw : undefined
+    return certificate !== undefined && isVerified(this.socket) ? certificate.raw : undefined
   }
 
   #exporter(): Uint8Array | undefined {
-    const protocol = this.#socket.getProtocol()
+    const protocol = this.socket.getProtocol()
     // RFC 9266 §2: defined for TLS 1.3, before that only with the extended master secret
     if (protocol !== 'TLSv1.3') {
-      const session = this.#socket.getSession()
+      const session = this.socket.getSession()
       if (protocol !== 'TLSv1.2' || session === undefined || !hasExtendedMasterSecret(session))
         return undefined
     }
-    return this.#socket.exportKeyingMaterial(32, 'EXPORTER-Channel-Binding', Buffer.alloc(0))
+    return this.socket.exportKeyingMaterial(32, 'EXPORTER-Channel-Binding', Buffer.alloc(0))
   }
+}
+
+function destroyOnTlsError(this: TLSSocket, error: Error): void {
+  this.destroy(error)
 }
 
 /** Whether the chain of the client's certificate leads to a known authority. Node tells its own tls.Server only. */

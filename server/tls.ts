@@ -6,6 +6,7 @@
  */
 import { constants, createHash, createPrivateKey, randomBytes, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
+import { isIP } from 'node:net'
 import { join } from 'node:path'
 import type { SecureContext, TLSSocketOptions } from 'node:tls'
 import { createSecureContext } from 'node:tls'
@@ -77,6 +78,7 @@ export class Tls {
   #ticketKeysAt = 0
   #byName = new Map<string, SecureContext>()
   #byHost = new Map<string, Loaded>()
+  #leaves = new Map<SecureContext, X509Certificate>()
   #first: SecureContext | undefined
   readonly #options: Readonly<Record<TlsPurpose, Map<SecureContext, TlsOptions>>> = {
     c2s: new Map(),
@@ -94,6 +96,11 @@ export class Tls {
     const tls = new Tls(settings)
     await tls.reload()
     return tls
+  }
+
+  /** The host whose certificate is for clients that name none. */
+  get defaultHost(): string {
+    return this.#settings.hosts[0] ?? ''
   }
 
   /**
@@ -132,7 +139,7 @@ export class Tls {
    * Options for a server-side `TLSSocket`. `host` is the certificate for a client that sends no SNI, or one that is not
    * known here. Shared, so not to be changed.
    */
-  optionsFor(purpose: TlsPurpose, host: string = this.#settings.hosts[0] ?? ''): TlsOptions {
+  optionsFor(purpose: TlsPurpose, host: string = this.defaultHost): TlsOptions {
     const secureContext = this.contextFor(host)
     const cached = this.#options[purpose].get(secureContext)
     if (cached !== undefined) return cached
@@ -148,6 +155,16 @@ export class Tls {
     }
     this.#options[purpose].set(secureContext, options)
     return options
+  }
+
+  /**
+   * The certificate that `optionsFor(…, host)` serves to a client that asks for `name` ('' for none, undefined: not known;
+   * then the answer is undefined too unless there is but one).
+   */
+  certificateFor(name: string | undefined, host: string): X509Certificate | undefined {
+    if (name === undefined && this.#loaded.length > 1) return undefined
+    const context = this.#find(name ?? '') ?? this.contextFor(host)
+    return this.#leaves.get(context)
   }
 
   /** The day the host's certificate ends. Throws when no such host is known. */
@@ -221,6 +238,7 @@ export class Tls {
     this.#ticketKeysAt = ticketKeysAt
     this.#byName = byName
     this.#byHost = byHost
+    this.#leaves = new Map([...contexts].map(([item, context]) => [context, item.leaf]))
     this.#first = byName.get(asciiName(this.#settings.hosts[0] ?? ''))
     for (const cache of Object.values(this.#options)) cache.clear()
   }
@@ -348,7 +366,6 @@ function dnsNames(leaf: X509Certificate): string[] {
 }
 
 function covers(leaf: X509Certificate, host: string): boolean {
-  return (
-    leaf.checkHost(asciiName(host), { subject: 'never' }) !== undefined || leaf.checkIP(host) !== undefined
-  )
+  if (isIP(host) !== 0) return leaf.checkIP(host) !== undefined
+  return leaf.checkHost(asciiName(host), { subject: 'never' }) !== undefined
 }
