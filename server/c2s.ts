@@ -346,7 +346,7 @@ export class C2s implements SessionDriver {
   readonly #ending = new Set<Bound>()
 
   async #over(host: Host, session: BoundClient, reason: string): Promise<void> {
-    await session.lane.busy // what the client sent before it left comes first
+    await session.pending // what the client sent before it left comes first
     await host.emit('session:closed', { session, reason, resumable: false })
     session.bound = false
     session.setPresence(undefined)
@@ -375,7 +375,7 @@ export class C2s implements SessionDriver {
     this.#stopping = true
     for (const session of Array.from(this.#sessions)) {
       session.stream.pause()
-      await session.lane.busy // accepted before the end: stored before the end
+      await session.pending // accepted before the end: stored before the end
       session.close(condition)
     }
     while (this.#ending.size > 0) await new Promise((resolve) => setImmediate(resolve))

@@ -67,6 +67,7 @@ export class ClientSession implements Session, StreamOwner {
   #flags: Map<string, string | boolean> | undefined
   #busy = false
   #pending = 0
+  #idle: PromiseWithResolvers<void> | undefined
   #inbox: Element[] | undefined
   #held: Held | undefined
   #outLane: Lane | undefined
@@ -191,31 +192,35 @@ export class ClientSession implements Session, StreamOwner {
     if (host === undefined || !this.isBound()) return undefined
     // RFC 6120 §10.1: what the server itself processes sees everything sent before it, and is done before what follows.
     const barrier = stanza.name === 'iq'
-    if (barrier && this.lane.busy !== undefined) return this.#afterLane(stanza)
+    if (barrier && this.#idle !== undefined) return this.#afterPending(stanza, this.#idle.promise)
     const done = this.#driver.router.fromClient(this, host, stanza)
     if (done === undefined) return undefined
     if (barrier) return done
     return this.#pipelined(done)
   }
 
-  async #afterLane(stanza: Element): Promise<void> {
-    await this.lane.busy
+  async #afterPending(stanza: Element, pending: Promise<void>): Promise<void> {
+    await pending
     await this.#stanza(stanza)
   }
 
   /** Lets the next stanza begin while this one waits for the store, up to a bound. */
   #pipelined(done: Promise<void>): void | Promise<void> {
     this.#pending++
-    const settled = done.then(
-      () => {
-        this.#pending--
-      },
-      (error: unknown) => {
-        this.#pending--
-        this.stream.fail(error)
-      },
-    )
+    this.#idle ??= Promise.withResolvers<void>()
+    const settled = done
+      .catch((error: unknown) => this.stream.fail(error))
+      .finally(() => {
+        if (--this.#pending > 0) return
+        this.#idle?.resolve()
+        this.#idle = undefined
+      })
     return this.#pending >= PIPELINE ? settled : undefined
+  }
+
+  /** Resolves when everything the client has sent is delivered, stored or answered; undefined: it is. */
+  get pending(): Promise<void> | undefined {
+    return this.#idle?.promise
   }
 
   // ---- output ----
