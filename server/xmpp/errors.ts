@@ -161,6 +161,16 @@ export class StreamError extends Error {
   }
 }
 
+/** XML that is none (§4.9.3.13). */
+export function notWellFormed(text: string): StreamError {
+  return new StreamError('not-well-formed', text)
+}
+
+/** XML beyond our limits (§4.9.3.14). */
+export function policyViolation(text: string): StreamError {
+  return new StreamError('policy-violation', text)
+}
+
 /** Refuses an authentication; the peer may try again (§6.4.5). */
 export class SaslError extends Error {
   override readonly name = 'SaslError'

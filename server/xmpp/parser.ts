@@ -1,25 +1,35 @@
 /**
- * Incremental parser of XML streams (RFC 6120 §4, §11; XML 1.0 fifth edition; Namespaces in XML 1.0).
- * Comments, processing instructions, DTDs and entities other than the predefined five are refused (§11.1).
+ * Incremental parser of XML streams: RFC 6120 §4 (streams), §11 (XML usage), XML 1.0 fifth edition, Namespaces in XML 1.0.
+ *
+ * - Malformed XML is `not-well-formed`; comments, processing instructions, document types and entities other than the predefined
+ *   five are `restricted-xml` (§11.1); other encodings and broken UTF-8 are `unsupported-encoding` (§11.6); going beyond the limits
+ *   is `policy-violation`; text between first-level elements other than white space is `bad-format`.
+ * - The work is linear in the bytes, however they are cut. What is kept is bounded by `maxBytes`; between elements it is nothing.
+ * - A U+FEFF at the start is a character like any other (§11.6), thus text where no text may be.
+ * - Elements of the content namespace that carry a prefix are accepted and lose it (§4.8.5: "correcting the error").
+ *
+ * It does not validate, and does not judge names and namespaces of the header or of first-level elements: the stream does.
  */
-import { Element } from './element.ts'
-import { StreamError } from './errors.ts'
-import { isNcName } from './names.ts'
-import { NS } from './ns.ts'
+import { BYTE, isWhite } from './chars.ts'
+import type { Element } from './element.ts'
+import { notWellFormed, policyViolation, StreamError } from './errors.ts'
+import { INCOMPLETE, Scanner } from './scanner.ts'
+import { Tail } from './tail.ts'
+import { type Context, NO_CONTEXT, type Tree } from './tree.ts'
 
 /** Bounds on what a peer may send; going beyond is a policy violation. */
 export interface ParserLimits {
-  /** Bytes of one first-level element, or of the stream header. */
+  /** Bytes of one first-level element, or of the stream header. White space between elements is free. */
   readonly maxBytes: number
-  /** Nesting below the root. */
+  /** Levels of nesting: 1 allows first-level elements without child elements. */
   readonly maxDepth: number
   /** Attributes of one element, namespace declarations included. */
   readonly maxAttrs: number
-  /** Characters of one name, prefix included. */
+  /** Length of a name with its prefix, in bytes. */
   readonly maxName: number
 }
 
-/** Where a parser delivers. */
+/** Where a parser delivers. An exception thrown here comes out of `write` and ends the parser. */
 export interface ParserHandler {
   /** The stream header, without children. */
   open(root: Element): void
@@ -29,293 +39,319 @@ export interface ParserHandler {
   close(): void
 }
 
-interface Frame {
-  readonly qname: string
-  readonly name: string
-  readonly ns: string
-  readonly flat: readonly string[]
-  readonly children: (Element | string)[]
-  readonly scope: ReadonlyMap<string, string>
-}
+/**
+ * start: nothing has come, an XML declaration may. restart: the same, after white space that belonged to the stream before.
+ * prolog: before the stream header. stream: after it. closed: the end tag has come. stopped: by an error or on request.
+ */
+type State = 'start' | 'restart' | 'prolog' | 'stream' | 'closed' | 'stopped'
 
-const ROOT_SCOPE: ReadonlyMap<string, string> = new Map([
-  ['', ''],
-  ['xml', NS.XML],
-])
+const NO_INPUT = Buffer.alloc(0)
 
-/** Splits one stream into its first-level elements. Throws `StreamError`; unusable afterwards. */
+/** Shows, with a byte of white space more, that it is not some other processing instruction. */
+const DECLARATION = '<?xml '
+const DECLARATION_START = /^<\?xml[ \t\r\n]/
+/**
+ * XML 1.0 §2.8, productions 23 to 32 and §4.3.3, production 81. Any 1.x counts as 1.0 (§2.8). RFC 6120 §11.5 has no use for
+ * `standalone` and lets us ignore it. Groups: the encoding.
+ */
+const DECLARATION_PARTS =
+  /^<\?xml[ \t\r\n]+version[ \t\r\n]*=[ \t\r\n]*(?:'1\.[0-9]+'|"1\.[0-9]+")(?:[ \t\r\n]+encoding[ \t\r\n]*=[ \t\r\n]*(?:'([A-Za-z][A-Za-z0-9._-]*)'|"([A-Za-z][A-Za-z0-9._-]*)"))?(?:[ \t\r\n]+standalone[ \t\r\n]*=[ \t\r\n]*(?:'(?:yes|no)'|"(?:yes|no)"))?[ \t\r\n]*\?>$/
+
+/** Scanners are big and busy only inside `write`: the one not in use waits here for the next parser. */
+let spare: Scanner | undefined
+
+/** Splits a stream into its first-level elements. Throws `StreamError` and is unusable then, until `reset()`. */
 export class Parser {
   limits: ParserLimits
   readonly #handler: ParserHandler
-  #decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
-  #text = ''
-  #stack: Frame[] = []
-  #started = false
-  #ended = false
-  #stopped = false
-  #size = 0
+  /** In a document the root itself is what is delivered. */
+  readonly #document: boolean
+  #state: State = 'start'
+  #context: Context = NO_CONTEXT
+  #rootName = ''
+  /** Kept between writes while an element is incomplete. */
+  #scanner: Scanner | undefined = undefined
+  /** Bytes of the incomplete element that have been read. */
+  #used = 0
+  #tail: Tail | undefined = undefined
+  /** The rest of the input at hand is not to be read. */
+  #discarding = false
+  #writing = false
 
-  constructor(handler: ParserHandler, limits: ParserLimits) {
+  /** `mode` "document": one document, whose root is delivered by `element()`. */
+  constructor(handler: ParserHandler, limits: ParserLimits, mode: 'stream' | 'document' = 'stream') {
     this.#handler = handler
     this.limits = limits
+    this.#document = mode === 'document'
   }
 
-  /** Takes the next bytes of the stream. */
+  /** Default namespace declared by the stream header, '' when none: the content namespace (RFC 6120 §4.8.2). */
+  get contentNs(): string {
+    return this.#context.defaultNs
+  }
+
+  /** Takes the next bytes. They are not needed afterwards: the caller may use the buffer again. */
   write(chunk: Uint8Array): void {
-    if (this.#stopped) return
+    if (this.#state === 'stopped' || chunk.length === 0) return
+    if (this.#writing) throw new Error('write() inside a callback of the same parser')
+    this.#writing = true
+    this.#discarding = false
     try {
-      this.#text += this.#decoder.decode(chunk, { stream: true })
-    } catch {
-      throw new StreamError('unsupported-encoding', 'invalid UTF-8')
+      const data = this.#tail === undefined ? toBuffer(chunk) : this.#complete(this.#tail, chunk)
+      if (data !== undefined) this.#read(data, data.toString('latin1'))
+    } catch (error) {
+      this.stop()
+      throw error
+    } finally {
+      this.#writing = false
     }
-    this.#run()
   }
 
-  /** Takes text instead of bytes. */
-  writeText(text: string): void {
-    this.#text += text
-    this.#run()
-  }
-
-  /** Stream restart (RFC 6120 §4.3.3): the next bytes, also those that are already here, are a new stream. */
+  /**
+   * Stream restart (RFC 6120 §4.3.3): what comes next is a new stream. Called inside a callback it concerns what follows in the same
+   * input too, unless `stop()` was called before.
+   */
   reset(): void {
-    this.#stack = []
-    this.#started = false
-    this.#ended = false
-    this.#size = 0
+    this.#forget()
+    this.#state = 'restart'
   }
 
-  /** Discards what has not been delivered; nothing happens any more. */
+  /**
+   * Discards what has not been delivered, also inside a callback; no callback follows. After `reset()` the parser can be used for
+   * the next input: `stop()` and `reset()` together are what STARTTLS needs, where nothing sent in clear after <starttls/> may count
+   * (RFC 6120 §5.4.3.3).
+   */
   stop(): void {
-    this.#stopped = true
-    this.#text = ''
+    this.#forget()
+    this.#discarding = true
+    this.#state = 'stopped'
   }
 
-  /** The peer sends no more: throws when it stopped in the middle of something. */
+  /** The peer sends no more. Throws `not-well-formed` when something is incomplete; a stream without its end tag is no error here. */
   end(): void {
-    if (this.#stopped) return
-    if (this.#stack.length > 1 || this.#text.trim() !== '')
-      throw new StreamError('not-well-formed', 'unexpected end')
+    if (this.#state === 'stopped') return
+    const incomplete = this.#tail !== undefined || this.#scanner !== undefined
+    if (incomplete || (this.#document && this.#state !== 'closed')) {
+      this.stop()
+      throw notWellFormed('unexpected end')
+    }
   }
 
-  #run(): void {
-    while (!this.#stopped && this.#text !== '') {
-      const before = this.#text.length
-      if (!this.#token()) break
-      if (this.#stack.length > 1) this.#size += before - this.#text.length
-    }
-    if (this.#size + this.#text.length > this.limits.maxBytes)
-      throw new StreamError('policy-violation', 'too big')
+  /** For `parseXml`: the whole document at once, as bytes and as Latin-1. */
+  document(data: Buffer, latin1: string): void {
+    this.#read(data, latin1)
+    this.end()
   }
 
-  #token(): boolean {
-    const text = this.#text
-    if (text[0] !== '<') return this.#characters()
-    if (text.startsWith('<?')) {
-      const end = text.indexOf('?>')
-      if (text.length >= 6 && (this.#started || !/^<\?xml\s/.test(text)))
-        throw new StreamError('restricted-xml')
-      if (end < 0) return false
-      this.#declaration(text.slice(0, end + 2))
-      this.#text = text.slice(end + 2)
-      return true
-    }
-    if (text.startsWith('<!')) {
-      const start = '<![CDATA['
-      if (!start.startsWith(text.slice(0, start.length)) || this.#stack.length < 2)
-        throw new StreamError('restricted-xml')
-      const end = text.indexOf(']]>')
-      if (end < 0) return false
-      this.#addText(text.slice(start.length, end).replace(/\r\n?/g, '\n'))
-      this.#text = text.slice(end + 3)
-      return true
-    }
-    const tag = /^<(?:[^<>'"]|'[^<']*'|"[^<"]*")*>/.exec(text)?.[0]
-    if (tag === undefined) {
-      if (/^<[^'"]*</.test(text)) throw new StreamError('not-well-formed')
-      return false
-    }
-    this.#text = text.slice(tag.length)
-    if (tag.startsWith('</')) this.#closeTag(tag)
-    else this.#openTag(tag)
-    return true
+  #forget(): void {
+    this.#context = NO_CONTEXT
+    this.#rootName = ''
+    this.#scanner = undefined
+    this.#used = 0
+    this.#tail = undefined
   }
 
-  #declaration(text: string): void {
-    const match =
-      /^<\?xml\s+version\s*=\s*(?:'1\.\d+'|"1\.\d+")(?:\s+encoding\s*=\s*['"]([A-Za-z][\w.-]*)['"])?(?:\s+standalone\s*=\s*['"](?:yes|no)['"])?\s*\?>$/.exec(
-        text,
-      )
-    if (match === null) throw new StreamError('not-well-formed', 'XML declaration')
-    if (match[1] !== undefined && match[1].toLowerCase() !== 'utf-8')
-      throw new StreamError('unsupported-encoding')
-    this.#started = true
+  #complete(tail: Tail, chunk: Uint8Array): Buffer | undefined {
+    const { maxBytes, maxName } = this.limits
+    const data = tail.take(chunk, maxBytes - this.#used, maxName)
+    if (data !== undefined) this.#tail = undefined
+    return data
   }
 
-  #characters(): boolean {
-    const end = this.#text.indexOf('<')
-    if (this.#stack.length < 2) {
-      const text = end < 0 ? this.#text : this.#text.slice(0, end)
-      if (/[^ \t\r\n]/.test(text))
-        throw new StreamError(this.#stack.length === 1 ? 'bad-format' : 'not-well-formed')
-      this.#text = end < 0 ? '' : this.#text.slice(end)
-      return true
+  #read(data: Buffer, latin1: string): void {
+    let scanner = this.#scanner
+    if (scanner === undefined) {
+      scanner = spare ?? new Scanner()
+      spare = undefined
     }
-    if (end < 0) return false
-    const text = this.#text.slice(0, end)
-    if (text.includes(']]>')) throw new StreamError('not-well-formed')
-    this.#addText(decode(text.replace(/\r\n?/g, '\n')))
-    this.#text = this.#text.slice(end)
-    return true
-  }
-
-  #addText(text: string): void {
-    checkCharacters(text)
-    const children = this.#stack.at(-1)?.children
-    if (children === undefined || text === '') return
-    const last = children.at(-1)
-    if (typeof last === 'string') children[children.length - 1] = last + text
-    else children.push(text)
-  }
-
-  #openTag(tag: string): void {
-    if (this.#ended) throw new StreamError('not-well-formed')
-    this.#started = true
-    const selfClosing = tag.endsWith('/>')
-    const body = tag.slice(1, selfClosing ? -2 : -1)
-    const qname = /^[^\s/=]+/.exec(body)?.[0] ?? ''
-    const parent = this.#stack.at(-1)
-    const scope = new Map(parent?.scope ?? ROOT_SCOPE)
-    const pairs: [string, string][] = []
-    let rest = body.slice(qname.length)
-    while (!/^\s*$/.test(rest)) {
-      const match = /^\s+([^\s=]+)\s*=\s*(?:'([^<']*)'|"([^<"]*)")/.exec(rest)
-      if (match === null) throw new StreamError('not-well-formed', 'attribute')
-      const value = decode((match[2] ?? match[3] ?? '').replace(/\r\n|[\r\n\t]/g, ' '))
-      checkCharacters(value)
-      pairs.push([match[1] ?? '', value])
-      rest = rest.slice(match[0].length)
+    scanner.feed(data, latin1)
+    const at = this.#tokens(scanner, data)
+    if (at < data.length && !this.#discarding) this.#keep(scanner, data.subarray(at))
+    if (scanner.tree.depth > 0) {
+      scanner.feed(NO_INPUT, '')
+      this.#scanner = scanner
+    } else {
+      scanner.clear()
+      this.#scanner = undefined
+      spare = scanner
     }
-    if (
-      pairs.length > this.limits.maxAttrs ||
-      this.#stack.length > this.limits.maxDepth ||
-      qname.length > this.limits.maxName
-    )
-      throw new StreamError('policy-violation')
-    const seen = new Set<string>()
-    for (const [name, value] of pairs) {
-      if (seen.has(name)) throw new StreamError('not-well-formed', 'attribute twice')
-      seen.add(name)
-      if (name === 'xmlns') {
-        if (value === NS.XML || value === NS.XMLNS) throw new StreamError('not-well-formed')
-        scope.set('', value)
-      } else if (name.startsWith('xmlns:')) {
-        const prefix = name.slice(6)
-        const bad =
-          value === '' ||
-          prefix === 'xmlns' ||
-          value === NS.XMLNS ||
-          (prefix === 'xml') !== (value === NS.XML)
-        if (bad || !isNcName(prefix)) throw new StreamError('not-well-formed')
-        scope.set(prefix, value)
+  }
+
+  /** Keeps the beginning of a token. */
+  #keep(scanner: Scanner, rest: Buffer): void {
+    const { maxBytes, maxName } = this.limits
+    if (this.#used + rest.length > maxBytes) throw policyViolation('element too big')
+    const kind = scanner.inCdata ? 'cdata' : rest[0] === BYTE.LT ? 'tag' : 'text'
+    this.#tail = new Tail(kind, rest, maxName)
+  }
+
+  /** Reads token after token; returns the offset of the first incomplete one. */
+  #tokens(scanner: Scanner, data: Buffer): number {
+    const end = data.length
+    let at = 0
+    if (scanner.tree.depth > 0) {
+      scanner.stop = this.limits.maxBytes - this.#used
+      at = this.#content(scanner, 0, 0, end)
+      if (scanner.tree.depth > 0 || this.#discarding) return at
+    }
+    while (at < end) {
+      const byte = data[at] ?? 0
+      if (isWhite(byte)) {
+        at++
+        if (this.#state === 'start') this.#state = 'prolog'
+        continue
       }
+      if (byte !== BYTE.LT) throw this.#stray(byte)
+      if (at + 1 === end) return at
+      const start = at
+      at = this.#markup(scanner, data, start, end)
+      if (at === INCOMPLETE) return start
+      if (scanner.tree.depth > 0 || this.#discarding) return at
     }
-    const flat: string[] = []
-    for (const [name, value] of pairs) {
-      if (name === 'xmlns' || name.startsWith('xmlns:')) continue
-      const [ns, local] = name.includes(':') ? resolve(name, scope) : ['', name]
-      if (!isNcName(local)) throw new StreamError('not-well-formed', 'attribute name')
-      const key = ns === '' ? local : ns === NS.XML ? `xml:${local}` : `{${ns}}${local}`
-      for (let i = 0; i < flat.length; i += 2)
-        if (flat[i] === key) throw new StreamError('not-well-formed', 'attribute twice')
-      flat.push(key, value)
-    }
-    const [ns, name] = resolve(qname, scope)
-    const frame: Frame = { qname, name, ns, flat, children: [], scope }
-    this.#stack.push(frame)
-    if (this.#stack.length === 1) this.#handler.open(new Element(name, ns, flat, []))
-    if (selfClosing && !this.#stopped && this.#stack.length > 0) this.#pop()
+    return at
   }
 
-  #closeTag(tag: string): void {
-    const top = this.#stack.at(-1)
-    if (top === undefined || tag.slice(2, -1).trimEnd() !== top.qname)
-      throw new StreamError('not-well-formed', 'end tag')
-    this.#pop()
+  /** Reads what begins with "<" outside of first-level elements; a first-level element as far as it goes. */
+  #markup(scanner: Scanner, data: Buffer, start: number, end: number): number {
+    const byte = data[start + 1]
+    if (byte === BYTE.QUESTION) return this.#declaration(data, start, end)
+    if (byte === BYTE.BANG) return this.#forbidden(data, start, end)
+    if (byte === BYTE.SLASH) return this.#endOfStream(data, start, end)
+    if (byte === 0) throw this.#stray(0)
+    if (this.#state === 'closed') throw notWellFormed('element after the end')
+    scanner.limits = this.limits
+    scanner.stop = start + this.limits.maxBytes
+    scanner.tree.enter(this.#context)
+    const at = scanner.startTag(start, end)
+    if (at === INCOMPLETE) return at
+    if (at > scanner.stop) throw policyViolation('element too big')
+    if (this.#state !== 'stream' && !this.#document) {
+      this.#header(scanner.tree)
+      return at
+    }
+    return this.#content(scanner, start, at, end)
   }
 
-  #pop(): void {
-    const frame = this.#stack.pop()
-    const parent = this.#stack.at(-1)
-    if (frame === undefined) return
-    if (parent === undefined) {
-      this.#ended = true
-      this.#handler.close()
-      return
+  /** Reads on in a first-level element that began at `start` or before this input, and delivers it when it is complete. */
+  #content(scanner: Scanner, start: number, from: number, end: number): number {
+    const tree = scanner.tree
+    const at = tree.depth > 0 ? scanner.content(from, end) : from
+    if (tree.depth > 0) {
+      this.#used += at - start
+      return at
     }
-    const element = new Element(frame.name, frame.ns, frame.flat, frame.children)
-    if (this.#stack.length > 1) parent.children.push(element)
-    else {
-      this.#size = 0
-      this.#handler.element(element)
-    }
+    this.#used = 0
+    const element = tree.finished
+    tree.finished = undefined
+    if (this.#document) this.#state = 'closed'
+    if (element !== undefined) this.#handler.element(element)
+    return at
+  }
+
+  #header(tree: Tree): void {
+    const empty = tree.finished
+    const root = empty ?? tree.header
+    this.#context = tree.context
+    this.#rootName = tree.name.qname
+    tree.clear()
+    this.#state = 'stream'
+    this.#handler.open(root)
+    if (empty === undefined || this.#discarding || this.#state !== 'stream') return
+    this.#state = 'closed'
+    this.#handler.close()
+  }
+
+  /** Reads an XML declaration, which only the very start can have. */
+  #declaration(data: Buffer, start: number, end: number): number {
+    const begin = data.toString('latin1', start, start + DECLARATION.length)
+    if (end - start < DECLARATION.length && DECLARATION.startsWith(begin)) return INCOMPLETE
+    if (!DECLARATION_START.test(begin)) throw new StreamError('restricted-xml', 'processing instruction')
+    if (this.#state !== 'start' && this.#state !== 'restart')
+      throw notWellFormed('XML declaration not at the start')
+    const close = data.indexOf(BYTE.GT, start) + 1
+    if (close === 0) return INCOMPLETE
+    if (close - start > this.limits.maxBytes) throw policyViolation('XML declaration too big')
+    const parts = DECLARATION_PARTS.exec(data.toString('latin1', start, close))
+    if (parts === null) throw notWellFormed('XML declaration')
+    const encoding = parts[1] ?? parts[2] ?? 'UTF-8'
+    if (encoding.toUpperCase() !== 'UTF-8')
+      throw new StreamError('unsupported-encoding', `encoding ${encoding}`)
+    this.#state = 'prolog'
+    return close
+  }
+
+  /** Finds the error for "<!" outside of first-level elements. */
+  #forbidden(data: Buffer, start: number, end: number): number {
+    if (start + 2 === end) return INCOMPLETE
+    if (data[start + 2] === BYTE.OPEN) throw this.#stray(BYTE.OPEN)
+    throw new StreamError('restricted-xml', 'comment or document type')
+  }
+
+  /** The error for a byte of text where only white space may be. */
+  #stray(byte: number): StreamError {
+    // RFC 6120 §11.6, XML 1.0 appendix F: UTF-16, UTF-32, with and without byte order mark; and what no UTF-8 begins with.
+    const noUtf8 = byte >= 0x80 && (byte < 0xc2 || byte > 0xf4)
+    if (noUtf8 || (byte === 0 && this.#state === 'start'))
+      return new StreamError('unsupported-encoding', 'not UTF-8')
+    if (this.#state !== 'stream' || byte < BYTE.SPACE)
+      return notWellFormed('text outside of the root element')
+    // RFC 6120 §11.7 allows white space only; such text is well-formed XML "that cannot be processed" (§4.9.3.1).
+    return new StreamError('bad-format', 'text between first-level elements')
+  }
+
+  #endOfStream(data: Buffer, start: number, end: number): number {
+    if (this.#state !== 'stream') throw notWellFormed('end tag of an element that is not open')
+    const close = data.indexOf(BYTE.GT, start)
+    const text = data.toString('utf8', start + 2, close < 0 ? end : close)
+    const name = text.replace(/[ \t\r\n]+$/, '')
+    if (close < 0 && this.#rootName.startsWith(name)) return INCOMPLETE
+    if (name !== this.#rootName) throw notWellFormed('end tag of an element that is not open')
+    this.#state = 'closed'
+    this.#handler.close()
+    return close + 1
   }
 }
 
-function resolve(qname: string, scope: ReadonlyMap<string, string>): [ns: string, local: string] {
-  const colon = qname.indexOf(':')
-  const prefix = colon < 0 ? '' : qname.slice(0, colon)
-  const local = qname.slice(colon + 1)
-  const ns = scope.get(prefix)
-  if (ns === undefined || !isNcName(local) || colon === 0)
-    throw new StreamError('not-well-formed', 'name or prefix')
-  return [ns, local]
+function toBuffer(chunk: Uint8Array): Buffer {
+  return Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
 }
 
-function checkCharacters(text: string): void {
-  if (/[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/.test(text))
-    throw new StreamError('not-well-formed', 'forbidden character')
+/** Limits of `parseXml` when none are given. */
+export const DOCUMENT_LIMITS: ParserLimits = {
+  maxBytes: 1_000_000,
+  maxDepth: 200,
+  maxAttrs: 200,
+  maxName: 1000,
 }
 
-const ENTITIES = new Map([
-  ['lt', '<'],
-  ['gt', '>'],
-  ['amp', '&'],
-  ['quot', '"'],
-  ['apos', "'"],
-])
+/** Takes the root of a document. */
+class Root implements ParserHandler {
+  element_: Element | undefined = undefined
 
-function decode(text: string): string {
-  return text.replace(/&([^;&\s]*);?/g, (whole, name: string) => {
-    const entity = ENTITIES.get(name)
-    if (!whole.endsWith(';')) throw new StreamError('not-well-formed', 'ampersand')
-    if (entity !== undefined) return entity
-    const digits = /^#(?:x([0-9a-fA-F]+)|([0-9]+))$/.exec(name)
-    if (digits === null)
-      throw new StreamError(isNcName(name) ? 'restricted-xml' : 'not-well-formed', 'entity')
-    const code =
-      digits[1] !== undefined ? Number.parseInt(digits[1], 16) : Number.parseInt(digits[2] ?? '', 10)
-    const legal =
-      code === 9 ||
-      code === 10 ||
-      code === 13 ||
-      (code >= 32 && code < 0xd800) ||
-      (code > 0xdfff && code < 0xfffe) ||
-      (code > 0xffff && code <= 0x10ffff)
-    if (!legal) throw new StreamError('not-well-formed', 'character reference')
-    return String.fromCodePoint(code)
-  })
+  open(): void {}
+
+  element(el: Element): void {
+    this.element_ = el
+  }
+
+  close(): void {}
 }
 
-const DOCUMENT_LIMITS: ParserLimits = { maxBytes: 1_000_000, maxDepth: 200, maxAttrs: 200, maxName: 1000 }
-
-/** One complete document: a WebSocket frame (RFC 7395 §3.3.3), a test string. */
-export function parseXml(text: string, limits: ParserLimits = DOCUMENT_LIMITS): Element {
-  const found: Element[] = []
-  const parser = new Parser({ open() {}, element: (element) => found.push(element), close() {} }, limits)
-  parser.writeText(`<document>${text}</document>`)
+/**
+ * One complete document: a WebSocket frame (RFC 7395 §3.3.3, which wants its first character to be "<"; here white space may come
+ * before), a stored stanza, a test string. Throws `StreamError` as `Parser` does.
+ */
+export function parseXml(text: string | Uint8Array, limits: ParserLimits = DOCUMENT_LIMITS): Element {
+  const root = new Root()
+  const parser = new Parser(root, limits, 'document')
+  if (typeof text !== 'string') parser.write(text)
+  else {
+    if (text.length > limits.maxBytes) throw policyViolation('document too big')
+    const data = Buffer.from(text)
+    if (data.length !== text.length && !text.isWellFormed()) throw notWellFormed('lone surrogate')
+    parser.document(data, data.length === text.length ? text : data.toString('latin1'))
+  }
   parser.end()
-  const root = found[0]
-  if (root === undefined || found.length > 1) throw new StreamError('not-well-formed', 'not one document')
-  return root
+  if (root.element_ === undefined) throw notWellFormed('no element')
+  return root.element_
 }

@@ -1,0 +1,290 @@
+/**
+ * Reads tags and text from bytes and hands them to a `Tree` (XML 1.0 fifth edition §2-4, with the restrictions of RFC 6120 §11.1).
+ *
+ * A method that reads a token returns the offset behind it, or INCOMPLETE when the input ends before the token does; nothing has
+ * changed then, and the caller tries again with more input.
+ */
+import { isUtf8 } from 'node:buffer'
+import * as chars from './chars.ts'
+import { notWellFormed, policyViolation, StreamError } from './errors.ts'
+import { type Name, nameAt, namespaceAt } from './name-cache.ts'
+import type { ParserLimits } from './parser.ts'
+import { Tree } from './tree.ts'
+import { incompleteTail, validPrefix } from './utf8.ts'
+
+const { BYTE, CLASS, skipName, skipPlain, skipWhite, TEXT, VALUE } = chars
+
+/** The token does not end in this input. */
+export const INCOMPLETE = -1
+
+/** Text this long is taken even though its end is not in sight, so that what waits for more input stays small. */
+export const TEXT_PIECE = 1024
+
+const NO_BYTES = Buffer.alloc(0)
+const NO_LIMITS: ParserLimits = { maxBytes: 0, maxDepth: 0, maxAttrs: 0, maxName: 0 }
+const CDATA = Buffer.from('<![CDATA[')
+
+/** Reads one first-level element after another; between two writes a parser keeps it only while an element is incomplete. */
+export class Scanner {
+  readonly tree = new Tree()
+  limits: ParserLimits = NO_LIMITS
+  /** Offset in the input that the first-level element must not go beyond. */
+  stop = 0
+  /** Whether the input goes on inside a CDATA section. */
+  inCdata = false
+
+  #data: Buffer = NO_BYTES
+  /** The input with one character per byte: right for ASCII, and the offsets are those of the bytes. */
+  #latin1 = ''
+  /** Up to where the input is known to be valid UTF-8; -1 when nobody has looked. */
+  #validTo = -1
+  /** Offset of the first byte of content of the first-level element, -1 when that was in an earlier input. */
+  #innerStart = -1
+  /** Whether there are characters beyond ASCII in that content. */
+  #innerHigh = false
+  /** Greatest class of the bytes of the attribute value just read. */
+  #worst = 0
+  readonly #names: Name[] = []
+  readonly #values: string[] = []
+
+  /** Takes the next input: the same as bytes and as Latin-1. */
+  feed(data: Buffer, latin1: string): void {
+    this.#data = data
+    this.#latin1 = latin1
+    this.#validTo = -1
+    this.#innerStart = -1
+  }
+
+  /** Forgets the input and what is open. */
+  clear(): void {
+    this.feed(NO_BYTES, '')
+    this.inCdata = false
+    this.tree.clear()
+  }
+
+  /** Reads on inside the first-level element, to its end or as far as tokens are complete; returns the offset reached. */
+  content(start: number, end: number): number {
+    const data = this.#data
+    const tree = this.tree
+    let at = start
+    while (at < end) {
+      let next = INCOMPLETE
+      if (this.inCdata) next = this.#cdataText(at, end)
+      else if (data[at] !== BYTE.LT) next = this.#characters(at, end)
+      else if (at + 1 < end) {
+        const byte = data[at + 1]
+        if (byte === BYTE.SLASH) next = this.#endTag(at, end)
+        else if (byte === BYTE.BANG) next = this.#cdataStart(at, end)
+        else next = this.startTag(at, end)
+      }
+      if (next === INCOMPLETE) break
+      at = next
+      if (at > this.stop) throw policyViolation('element too big')
+      if (tree.depth === 0) break
+    }
+    return at
+  }
+
+  /** Reads a start tag or an empty-element tag, after which the element is closed already. */
+  startTag(start: number, end: number): number {
+    const data = this.#data
+    let at = this.#nameEnd(start + 1, end)
+    if (at === end) return INCOMPLETE
+    const name = this.#name(start + 1, at)
+    let count = 0
+    let declares = false
+    let byte = data[at]
+    while (byte !== BYTE.GT && byte !== BYTE.SLASH) {
+      const nameStart = skipWhite(data, at, end)
+      if (nameStart === end) return INCOMPLETE
+      byte = data[nameStart]
+      if (byte === BYTE.GT || byte === BYTE.SLASH) {
+        at = nameStart
+        break
+      }
+      if (nameStart === at) throw notWellFormed('no white space before an attribute')
+      const nameEnd = this.#nameEnd(nameStart, end)
+      const valueStart = this.#valueStart(nameEnd, end)
+      if (valueStart === INCOMPLETE) return INCOMPLETE
+      const valueEnd = this.#valueEnd(valueStart, end, data[valueStart - 1] ?? 0)
+      if (valueEnd === INCOMPLETE) return INCOMPLETE
+
+      if (count === this.limits.maxAttrs) throw policyViolation(`more than ${count} attributes`)
+      const attr = this.#name(nameStart, nameEnd)
+      const declaration = attr.role === 'default' || attr.role === 'declaration'
+      if (declaration) declares = true
+      this.#names[count] = attr
+      if (this.#worst !== CLASS.PLAIN) this.#values[count] = this.#decodeValue(valueStart, valueEnd)
+      else if (declaration) this.#values[count] = namespaceAt(data, valueStart, valueEnd)
+      else this.#values[count] = this.#latin1.slice(valueStart, valueEnd)
+      count++
+      at = valueEnd + 1
+      if (at === end) return INCOMPLETE
+      byte = data[at]
+    }
+    const empty = byte === BYTE.SLASH
+    if (empty) {
+      if (++at === end) return INCOMPLETE
+      if (data[at] !== BYTE.GT) throw notWellFormed('"/" inside a tag')
+    }
+    at++
+    const tree = this.tree
+    if (tree.depth === 0) {
+      this.#innerStart = at
+      this.#innerHigh = false
+    } else if (tree.depth >= this.limits.maxDepth) {
+      throw policyViolation(`nested deeper than ${this.limits.maxDepth}`)
+    }
+    tree.open(name, this.#names, this.#values, count, declares, empty)
+    return at
+  }
+
+  /** From behind the name of an attribute to the first byte of its value. */
+  #valueStart(nameEnd: number, end: number): number {
+    const data = this.#data
+    let at = nameEnd
+    if (data[at] !== BYTE.EQ) {
+      at = skipWhite(data, at, end)
+      if (at === end) return INCOMPLETE
+      if (data[at] !== BYTE.EQ) throw notWellFormed('attribute without a value')
+    }
+    at = skipWhite(data, at + 1, end)
+    if (at === end) return INCOMPLETE
+    if (data[at] !== BYTE.APOS && data[at] !== BYTE.QUOTE)
+      throw notWellFormed('attribute value without quotes')
+    return at + 1
+  }
+
+  /** To the quote that ends an attribute value; leaves in `#worst` what the value takes to be decoded. */
+  #valueEnd(valueStart: number, end: number, quote: number): number {
+    const data = this.#data
+    this.#worst = CLASS.PLAIN
+    let at = skipPlain(VALUE, data, valueStart, end)
+    while (at < end && data[at] !== quote) {
+      const found = VALUE[data[at] ?? 0] ?? 0
+      if (found === CLASS.BAD) throw notWellFormed('"<" or a control character in an attribute value')
+      if (found !== CLASS.END && found > this.#worst) this.#worst = found
+      at = skipPlain(VALUE, data, at + 1, end)
+    }
+    return at === end ? INCOMPLETE : at
+  }
+
+  #endTag(start: number, end: number): number {
+    const data = this.#data
+    const tree = this.tree
+    const bytes = tree.name.bytes
+    const length = bytes.length
+    let at = start + 2
+    for (let i = 0; i < length; i++, at++) {
+      if (at === end) return INCOMPLETE
+      if (data[at] !== bytes[i]) throw notWellFormed('end tag of an element that is not open')
+    }
+    if (at < end && data[at] !== BYTE.GT) at = skipWhite(data, at, end)
+    if (at === end) return INCOMPLETE
+    if (data[at] !== BYTE.GT) throw notWellFormed('end tag of an element that is not open')
+    tree.close(tree.depth === 1 && tree.movable ? this.#inner(start) : undefined)
+    return at + 1
+  }
+
+  /** The content of the first-level element as it came, when all of it is in this input. */
+  #inner(end: number): string | undefined {
+    const start = this.#innerStart
+    if (start < 0 || start === end) return undefined
+    return this.#innerHigh ? this.#data.toString('utf8', start, end) : this.#latin1.slice(start, end)
+  }
+
+  #characters(start: number, end: number): number {
+    const data = this.#data
+    let worst = 0
+    let at = skipPlain(TEXT, data, start, end)
+    while (at < end && data[at] !== BYTE.LT) {
+      const found = TEXT[data[at] ?? 0] ?? 0
+      if (found === CLASS.BAD) throw notWellFormed('control character')
+      if (found > worst) worst = found
+      at = skipPlain(TEXT, data, at + 1, end)
+    }
+    if (at === end) {
+      if (end - start < TEXT_PIECE) return INCOMPLETE
+      at = this.#cut(start, end)
+    }
+    if (worst === CLASS.PLAIN) this.tree.text(this.#latin1.slice(start, at))
+    else {
+      const raw = this.#decode(start, at)
+      this.tree.text(worst === CLASS.HIGH ? raw : chars.decodeText(raw))
+    }
+    return at
+  }
+
+  #cdataStart(start: number, end: number): number {
+    for (let i = 0; i < CDATA.length; i++) {
+      if (start + i === end) return INCOMPLETE
+      // RFC 6120 §11.1: comments and document types are restricted XML; CDATA sections are not.
+      if (this.#data[start + i] !== CDATA[i])
+        throw new StreamError('restricted-xml', 'comment or declaration')
+    }
+    this.inCdata = true
+    this.tree.movable = false // relayed as the text it stands for: less for others to get wrong
+    return start + CDATA.length
+  }
+
+  #cdataText(start: number, end: number): number {
+    const data = this.#data
+    let close = data.indexOf(']]>', start, 'latin1')
+    if (close < 0) {
+      if (end - start < TEXT_PIECE) return INCOMPLETE
+      close = this.#cut(start, end)
+    } else this.inCdata = false
+    for (let at = start; at < close; at++) {
+      const byte = data[at] ?? 0
+      if (byte !== BYTE.LT && TEXT[byte] === CLASS.BAD) throw notWellFormed('control character')
+    }
+    this.tree.text(chars.normaliseLineEnds(this.#decode(start, close)))
+    return this.inCdata ? close : close + 3
+  }
+
+  /** Where text that goes on can be cut: not inside a character, a line end, "]]>" or a reference. */
+  #cut(start: number, end: number): number {
+    const data = this.#data
+    let cut = end - incompleteTail(data, end)
+    if (data[cut - 1] === BYTE.CLOSE) cut--
+    if (data[cut - 1] === BYTE.CLOSE) cut--
+    if (data[cut - 1] === BYTE.CR) cut--
+    if (this.inCdata) return cut
+    const reference = data.lastIndexOf(BYTE.AMP, end - 1)
+    if (reference < start || data.indexOf(BYTE.SEMICOLON, reference) >= 0) return cut
+    if (end - reference >= chars.MAX_REFERENCE) {
+      throw chars.longReference(data.toString('latin1', reference, reference + chars.MAX_REFERENCE))
+    }
+    return Math.min(cut, reference)
+  }
+
+  #nameEnd(start: number, end: number): number {
+    const at = skipName(this.#data, start, end)
+    if (at - start > this.limits.maxName) throw policyViolation(`name longer than ${this.limits.maxName}`)
+    return at
+  }
+
+  #name(start: number, end: number): Name {
+    if (start === end) throw notWellFormed('a name is missing')
+    const name = nameAt(this.#data, start, end)
+    if (name.high) this.#innerHigh = true
+    return name
+  }
+
+  #decodeValue(start: number, end: number): string {
+    return chars.decodeValue(this.#decode(start, end))
+  }
+
+  /** Bytes that may be other than ASCII as text. */
+  #decode(start: number, end: number): string {
+    const data = this.#data
+    if (this.#validTo < 0) {
+      const whole = data.length - incompleteTail(data, data.length)
+      this.#validTo = isUtf8(data.subarray(0, whole)) ? whole : validPrefix(data, whole)
+    }
+    // RFC 6120 §4.9.3.22: "violating the rules of the UTF-8 encoding".
+    if (end > this.#validTo) throw new StreamError('unsupported-encoding', 'invalid UTF-8')
+    this.#innerHigh = true
+    return chars.checkCharacters(data.toString('utf8', start, end))
+  }
+}
