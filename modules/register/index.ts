@@ -260,7 +260,7 @@ class Members {
 
   async set(iq: Iq): Promise<undefined> {
     const { local, session } = this.#local(iq)
-    if (asksToRemove(iq.payload)) await this.#remove(local)
+    if (asksToRemove(iq.payload)) await this.#remove(local, iq)
     else await this.#changePassword(local, session, iq.payload)
     return undefined
   }
@@ -282,12 +282,16 @@ class Members {
    * §3.2: the account itself is gone when the result is sent. Its data and sessions go right after, since a session must live to
    * get the result; a crash in between is made up for at the next start.
    */
-  async #remove(local: string): Promise<void> {
+  async #remove(local: string, iq: Iq): Promise<void> {
     if (!this.#config.remove) throw new StanzaError('not-allowed')
     await this.#leaving.put('', local, { at: this.#ctx.now() })
     await this.#ctx.use('auth').remove(local)
     this.#ctx.log.info('account removed by its user', { account: local })
-    this.#ctx.timers.after(0, () => this.#finish(local))
+    iq.afterReply(() => {
+      this.#finish(local).catch((error: unknown) =>
+        this.#ctx.log.error('removal not finished', { err: error }),
+      )
+    })
   }
 
   async #finish(local: string): Promise<void> {
@@ -299,6 +303,13 @@ class Members {
   async resume(): Promise<void> {
     const locals: string[] = []
     for await (const [local] of this.#leaving.list('')) locals.push(local)
-    for (const local of locals) await this.#finish(local)
+    for (const local of locals) {
+      // made again by the operator in between: removing it now would hit the new owner
+      if (await this.#ctx.use('auth').exists(local))
+        this.#ctx.log.warn('account made again before all data of its last owner was removed', {
+          account: local,
+        })
+      else await this.#finish(local)
+    }
   }
 }

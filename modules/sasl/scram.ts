@@ -27,12 +27,16 @@ interface Variant {
   readonly plus: boolean
   /** Send the attributes of XEP-0474 and XEP-0515. */
   readonly protect: boolean
+  readonly makeNonce: () => string
 }
 
-/** All SCRAM mechanisms. `protect`: with XEP-0474 and XEP-0515. */
-export function scram(env: MechanismEnv, protect: boolean): readonly Mechanism[] {
+/** The server's part of a nonce (RFC 5802 §5.1 r): printable, without a comma. */
+const randomNonce = (): string => randomBytes(18).toString('base64')
+
+/** All SCRAM mechanisms. `protect`: with XEP-0474 and XEP-0515. `makeNonce` is given for test vectors only. */
+export function scram(env: MechanismEnv, protect: boolean, makeNonce = randomNonce): readonly Mechanism[] {
   return HASHES.flatMap(({ hash, node, rank }) =>
-    [false, true].map((plus) => mechanism({ env, hash, node, plus, protect }, rank + (plus ? PLUS_RANK : 0))),
+    [false, true].map((plus) => mechanism({ env, hash, node, plus, protect, makeNonce }, rank + (plus ? PLUS_RANK : 0))),
   )
 }
 
@@ -66,7 +70,7 @@ async function first(variant: Variant, attempt: Attempt, message: string): Promi
   const known = await auth.scramKeys(local, variant.hash)
   const decoy = auth.decoyKeys(local, variant.hash) // always made, so that its time tells nothing
   const keys = known ?? decoy
-  const nonce = asked.nonce + randomBytes(18).toString('base64')
+  const nonce = asked.nonce + variant.makeNonce()
   const answer = `r=${nonce},s=${encodeBase64(keys.salt)},i=${keys.iterations}${protection(variant, attempt)}`
   return {
     challenge: Buffer.from(answer),
