@@ -157,6 +157,33 @@ const ACTIONS: readonly (readonly [RegExp, Action])[] = [
         c.fail('what was sent in plain text before the handshake was acted upon')
     },
   ],
+  [
+    /^fails to authenticate until the stream ends \((\S+)\)$/,
+    async (stage, c, [conditions]) => {
+      const { local } = await stage.account(accountOf(c.name))
+      // RFC 6120 §6.4.5: at least 2 and no more than 5 retries
+      for (let tries = 1; ; tries++) {
+        c.sendAuth('PLAIN', `\0${local}\0wrong ${tries}`)
+        const item = await c.next('a failure')
+        if (item.kind === 'element' && item.el.is('failure')) {
+          if (tries > 6) c.fail('more than 5 retries were allowed')
+          continue
+        }
+        if (tries < 3) c.fail('fewer than 2 retries were allowed')
+        c.inbox.unshift(item)
+        return c.expectStreamError((conditions ?? '').split('|'))
+      }
+    },
+  ],
+  [
+    /^fails by an answer or at once$/,
+    async (stage, c, _, payload) => {
+      const item = await c.next('a challenge or a failure')
+      if (item.kind === 'element' && item.el.is('challenge')) c.finishScram(decode(item.el.getText()))
+      else c.inbox.unshift(item)
+      await c.expectOneOf(parsePattern(payload), stage.captures)
+    },
+  ],
   [/^closes the stream$/, (_, c) => c.closeStream()],
   [
     /^logs out$/,
