@@ -94,7 +94,7 @@ describe('lane', () => {
     gates.get('store 3')!.resolve()
     gates.get('store 2')!.reject(new Error('store down'))
     gates.get('store 1')!.resolve({ stop: 'duplicate' })
-    await Promise.all(all)
+    for (const done of all) await done
     expect(events.slice(3)).to.deep.equal(['turn 1 stopped', 'turn 2 stopped', 'turn 3'])
   })
 
@@ -120,7 +120,7 @@ describe('lane', () => {
             gates.get(key)!.resolve()
             gates.delete(key)
           }
-          await Promise.all(all)
+          for (const done of all) await done
           for (const stage of ['guard', 'store', 'copy', 'turn']) {
             const order = events.filter((e) => e.startsWith(stage)).map((e) => Number(e.split(' ')[1]))
             expect(order).to.deep.equal(plan.map((_, n) => n))
