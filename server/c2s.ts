@@ -247,6 +247,7 @@ export class C2s implements SessionDriver {
 
   #finish(session: ClientSession, step: StreamStep, reply: Element | undefined): void {
     if (reply !== undefined) session.stream.send(reply)
+    if (step.next !== 'features') session.uncork()
     if (step.close !== undefined) {
       const { condition, text } = step.close
       return session.stream.close(condition === undefined ? undefined : new StreamError(condition, text))
@@ -258,7 +259,8 @@ export class C2s implements SessionDriver {
       case 'restart':
         return session.stream.restart()
       case 'features':
-        return this.sendFeatures(session)
+        this.sendFeatures(session)
+        return session.uncork()
       case undefined:
         return undefined
     }
@@ -312,6 +314,7 @@ export class C2s implements SessionDriver {
     if (host === undefined) throw new Error('adopt before the header')
     this.#identify(session, { identity: jid.bare })
     await this.#bind(session, host, jid.resource)
+    session.uncork()
   }
 
   /** RFC 6120 §7.7.2.2: an older session of the same full JID gives way. */
@@ -321,6 +324,7 @@ export class C2s implements SessionDriver {
     host.get(jid)?.close('conflict')
     session.jid = jid
     session.bound = true
+    session.cork()
     if (!session.isBound()) return undefined
     host.register(session)
     return host.emit('session:bound', { session })

@@ -3,11 +3,12 @@
  * registered. One loader serves one scope: a virtual host, or the server itself.
  */
 import { makeContext, type ContextEnv } from './context.ts'
-import type { Lifecycle, ModuleDef } from './module.ts'
+import type { Lifecycle, ModuleDef, Schema } from './module.ts'
 
-/** A module whose configuration type does not matter here. */
-// biome-ignore lint: the loader never looks inside a configuration
-export type AnyModule = ModuleDef<never>
+/** A module whose configuration type does not matter here: any ModuleDef is one. */
+export interface AnyModule extends Omit<ModuleDef<never>, 'config'> {
+  readonly config?: Schema<unknown>
+}
 
 /** A module that is set up. */
 interface Loaded {

@@ -20,6 +20,9 @@ import { kind } from './xmpp/stanza.ts'
 /** Stanzas of one session that may wait for the store at the same time. */
 const PIPELINE = 128
 
+/** Stanzas that may wait for a session to learn its address; more end it. */
+const MAX_CORKED = 10_000
+
 /** What drives the session: negotiation, limits, the table of sessions (c2s.ts). */
 export interface SessionDriver {
   readonly router: Router
@@ -70,6 +73,7 @@ export class ClientSession implements Session, StreamOwner {
   #idle: PromiseWithResolvers<void> | undefined
   #inbox: Element[] | undefined
   #held: Held | undefined
+  #corked: Element[] | undefined
   #outLane: Lane | undefined
 
   constructor(driver: SessionDriver, open: (owner: StreamOwner) => XmlStream, deadlineAt: number) {
@@ -258,9 +262,24 @@ export class ClientSession implements Session, StreamOwner {
       done.catch((error: unknown) => host.log.error('redelivery failed', { err: error }))
   }
 
+  /** From binding until the client has been told its address: nothing may reach it before that (RFC 6120 §7, XEP-0386 §3.2). */
+  cork(): void {
+    this.#corked ??= []
+  }
+  /** The client knows its address: what came meanwhile follows. */
+  uncork(): void {
+    const waiting = this.#corked
+    this.#corked = undefined
+    for (const element of waiting ?? []) this.send(element)
+  }
+
   send(element: Element): boolean {
     const stream = this.stream
     if (!stream.open) return false
+    if (this.#corked !== undefined) {
+      if (this.#corked.push(element) >= MAX_CORKED) this.close('resource-constraint')
+      return false
+    }
     if (this.#held === undefined && !stream.blocked) return stream.send(element)
     // The client does not read: keep bytes, not elements, whose text may be part of a larger input.
     this.#held ??= new Held()

@@ -96,6 +96,8 @@ export interface StanzaErrorOptions {
   readonly app?: Element
   /** JID of the entity that found the error (§8.3.1). */
   readonly by?: string
+  /** False: the answer must not repeat what was sent, such as a password. Default: it may (§8.3.1). */
+  readonly echo?: boolean
   /** New address for `gone` and `redirect` (§8.3.3.5, §8.3.3.14). */
   readonly uri?: string
 }
@@ -109,6 +111,7 @@ export class StanzaError extends Error {
   readonly app: Element | undefined
   readonly by: string | undefined
   readonly uri: string | undefined
+  readonly echo: boolean
 
   constructor(condition: StanzaCondition, opts: StanzaErrorOptions = {}) {
     super(opts.text ?? condition)
@@ -118,6 +121,7 @@ export class StanzaError extends Error {
     this.app = opts.app
     this.by = opts.by
     this.uri = opts.uri
+    this.echo = opts.echo ?? true
   }
 
   /** The <error/> child for a stanza of namespace `ns` (§8.3.2). */

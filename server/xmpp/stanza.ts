@@ -47,7 +47,7 @@ export function errorReply(stanza: Element, error: StanzaError): Element | undef
     from: stanza.attr('to'),
     'xml:lang': lang(stanza),
   }
-  return el(stanza.name, stanza.ns, attrs, ...echo(stanza), error.toElement(stanza.ns))
+  return el(stanza.name, stanza.ns, attrs, ...(error.echo ? echo(stanza) : []), error.toElement(stanza.ns))
 }
 
 function echo(stanza: Element): readonly Node[] {

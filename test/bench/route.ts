@@ -6,7 +6,6 @@ import { parseArgs } from 'node:util'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { findModules } from '../../server/catalog.ts'
 import type { AnyModule } from '../../server/loader.ts'
-import type { ModuleDef } from '../../server/module.ts'
 import { type TestClient, testHost } from '../helpers/host.ts'
 
 const { values } = parseArgs({
@@ -35,7 +34,7 @@ const all = values.bare ? new Map<string, AnyModule>() : await findModules()
 const modules = names.flatMap((name) => all.get(name) ?? [])
 const pairs = Number(values.pairs)
 await using host = await testHost({
-  modules: modules as readonly ModuleDef<never>[],
+  modules,
   accounts: Array.from({ length: pairs * 2 }, (_, i) => `user${i}`),
 })
 const clients: TestClient[] = []

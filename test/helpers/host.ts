@@ -10,7 +10,6 @@ import type {
   AuthService,
   Http,
   Log,
-  ModuleDef,
   ScramKeys,
   Services,
   TlsInfo,
@@ -48,7 +47,7 @@ export const testLimits: C2sLimits = {
 /** What a test may choose. */
 export interface TestHostOptions {
   readonly domain?: string
-  readonly modules: readonly ModuleDef<never>[]
+  readonly modules: readonly AnyModule[]
   /** Module name to options, as in the configuration file. */
   readonly config?: Readonly<Record<string, object>>
   /** Localparts that exist, in a small auth service; leave out when an auth module is among the modules. */
@@ -74,7 +73,7 @@ export interface TestHost extends AsyncDisposable {
   stream(opts?: StreamOptions): TestStream
   settle(): Promise<void>
   unload(name: string): Promise<void>
-  load(def: ModuleDef<never>, config?: object): Promise<void>
+  load(def: AnyModule, config?: object): Promise<void>
 }
 export interface StreamOptions {
   readonly tls?: TlsInfo
@@ -219,7 +218,7 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
   })
   const accounts = opts.accounts === undefined ? [] : [accountsStub(opts.accounts)]
   const config = new Map(Object.entries(opts.config ?? {}))
-  await loader.loadAll([...accounts, ...opts.modules] as readonly AnyModule[], config)
+  await loader.loadAll([...accounts, ...opts.modules], config)
   const open = (options: StreamOptions = {}): { transport: PipeTransport; session: ClientSession } => {
     const transport = new PipeTransport(options)
     return { transport, session: c2s.accept(transport) }
@@ -240,7 +239,7 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
     client: (fullJid, options) => boundClient(host, c2s, open(options), parseJid(fullJid)),
     settle,
     unload: async (name) => void (await loader.unload(name)),
-    load: (def, options) => loader.load(def as AnyModule, options),
+    load: (def, options) => loader.load(def, options),
     async [Symbol.asyncDispose]() {
       await c2s.stop()
       await loader.unloadAll()
@@ -340,7 +339,7 @@ async function boundClient(
 }
 
 /** Accounts that exist and nothing more. */
-function accountsStub(locals: readonly string[]): ModuleDef<never> {
+function accountsStub(locals: readonly string[]): AnyModule {
   const known = new Set(locals)
   const keys = (): ScramKeys => ({
     salt: crypto.randomBytes(16),
