@@ -185,7 +185,7 @@ export default defineModule({
 
     ctx.hook('session:bound', { phase: 'observe' }, ({ session }) => last.sessionBound(session.jid.local))
     ctx.hook('session:closed', { phase: 'observe' }, ({ session, resumable }) => {
-      if (resumable) return
+      if (resumable) return undefined
       // §4.5.2: on behalf of a client that did not say so itself
       const from = session.jid.toString()
       const stanza = el('presence', NS.CLIENT, { from, type: 'unavailable' })
@@ -195,6 +195,7 @@ export default defineModule({
         reach.post(stanza.withAttrs({ to: session.jid.bare.toString() }))
       tellUnavailable(session, stanza, previous)
       if (previous !== undefined) changed(session, undefined, previous)
+      return broadcasts.told(session.jid) // so that a stopping server waits for it
     })
     ctx.hook('account:deleted', { phase: 'observe' }, ({ account }) => last.deleted(account.local))
 
