@@ -131,8 +131,10 @@ function resolve(raw: string): string {
   let from = 0
   while (at >= 0) {
     const end = raw.indexOf(';', at)
+    if ((end < 0 ? raw.length : end) - at >= MAX_REFERENCE) {
+      throw longReference(raw.slice(at, at + MAX_REFERENCE))
+    }
     if (end < 0) throw notWellFormed('bare "&"')
-    if (end - at >= MAX_REFERENCE) throw longReference(raw.slice(at, at + MAX_REFERENCE))
     const name = raw.slice(at + 1, end)
     text += raw.slice(from, at) + (ENTITIES.get(name) ?? character(name))
     from = end + 1

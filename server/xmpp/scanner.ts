@@ -75,6 +75,7 @@ export class Scanner {
         const byte = data[at + 1]
         if (byte === BYTE.SLASH) next = this.#endTag(at, end)
         else if (byte === BYTE.BANG) next = this.#cdataStart(at, end)
+        else if (byte === BYTE.QUESTION) throw new StreamError('restricted-xml', 'processing instruction')
         else next = this.startTag(at, end)
       }
       if (next === INCOMPLETE) break

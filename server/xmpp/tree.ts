@@ -215,10 +215,11 @@ export class Tree {
     let length = 0
     for (let i = 0; i < count; i++) {
       const name = names[i] ?? NO_NAME
-      if (name.role === 'plain') flat[length++] = name.qname
-      else if (name.role === 'prefixed') flat[length++] = this.#qualified(name, length)
+      if (name.role === 'plain') flat[length] = name.qname
+      else if (name.role === 'prefixed') flat[length] = this.#qualified(name, length)
       else continue
-      flat[length++] = values[i] ?? ''
+      flat[length + 1] = values[i] ?? ''
+      length += 2
     }
     return length === 0 ? NONE : flat.slice(0, length)
   }

@@ -13,13 +13,17 @@ export function incompleteTail(data: Uint8Array, end: number): number {
 
 /** Length of the longest part from the start to `end` that is valid UTF-8 made of whole characters. */
 export function validPrefix(data: Uint8Array, end: number): number {
-  let valid = 0
-  let tooFar = end + 1
-  while (tooFar - valid > 1) {
-    const middle = Math.floor((valid + tooFar) / 2)
+  let valid = 0 // whole characters, all valid
+  let low = 0 // perhaps with the beginning of another one
+  let high = end + 1
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2)
     const whole = middle - incompleteTail(data, middle)
-    if (whole <= valid || isUtf8(data.subarray(valid, whole))) valid = middle
-    else tooFar = middle
+    if (whole > valid && !isUtf8(data.subarray(valid, whole))) high = middle
+    else {
+      low = middle
+      valid = Math.max(valid, whole)
+    }
   }
-  return valid - incompleteTail(data, valid)
+  return valid
 }
