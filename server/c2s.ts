@@ -44,8 +44,6 @@ export interface C2sEnv {
   readonly hosts: ReadonlyMap<string, Host>
   readonly router: Router
   limits: C2sLimits
-  /** Whether there is a certificate for the host. */
-  tlsFor(host: string): boolean
 }
 
 /** How often deadlines are looked at: one timer for all sessions. */
@@ -80,7 +78,7 @@ export class C2s implements SessionDriver {
 
   canStartTls(session: ClientSession): boolean {
     const { transport } = session.stream
-    return transport.kind === 'tcp' && transport.tls === undefined && this.#env.tlsFor(session.host)
+    return transport.kind === 'tcp' && transport.tls === undefined // each host has a certificate
   }
 
   /** New limits for new streams, and for open ones where they are looked at again and again. */

@@ -114,7 +114,6 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
     hosts,
     router,
     limits: c2sLimits(config),
-    tlsFor: (host) => tls.has(host),
   })
   stack.defer(() => c2s.stop())
   const env = (host: Host, scope: 'host' | 'server'): ContextEnv => ({

@@ -203,7 +203,6 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
     hosts,
     router,
     limits: { ...testLimits, ...opts.limits },
-    tlsFor: () => true,
   })
   const loader = new Loader({
     host,
@@ -369,4 +368,6 @@ const noHttp: Http = {
   upgrade: () => undefined,
   files: () => undefined,
   urls: () => [],
+  link: () => undefined,
+  links: () => [],
 }
