@@ -173,17 +173,23 @@ export class Client extends Connection {
     for (const client of [this, other]) if (holds(client)) await client.eventually(marker)
   }
 
+  /** What the given clients and the server sent to this one before has arrived. */
+  async settleAfter(others: Iterable<Client>): Promise<void> {
+    for (const other of others) await other.reach(this)
+    await this.ping()
+  }
+
   /** Nothing is waiting, after the given clients' stanzas have arrived and the server has answered a ping. */
   async expectNothing(after: Iterable<Client> = []): Promise<void> {
-    for (const other of after) await other.reach(this)
-    await this.ping()
+    await this.settleAfter(after)
     const [item] = this.inbox
     if (item !== undefined) this.fail(`${describe(item)} came, but nothing must come`)
   }
 
-  /** Forgets what came so far. */
-  clear(): void {
-    this.inbox.length = 0
+  /** Forgets what came so far, or the part of it that is named. */
+  clear(which: (item: Incoming) => boolean = () => true): void {
+    const kept = this.inbox.filter((item) => !which(item))
+    this.inbox.splice(0, this.inbox.length, ...kept)
   }
 
   // ---- login

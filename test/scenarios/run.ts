@@ -134,6 +134,23 @@ const ACTIONS: readonly (readonly [RegExp, Action])[] = [
       if (pattern !== undefined) c.features = await c.expect(pattern, stage.captures)
     },
   ],
+  [
+    /^receives nothing, or$/,
+    async (stage, c, _, payload) => {
+      await c.settleAfter(stage.others(c))
+      if (c.inbox.length > 0)
+        for (const pattern of parsePattern(payload)) await c.expect(pattern, stage.captures)
+      await c.expectNothing()
+    },
+  ],
+  [
+    /^receives nothing but presence$/,
+    async (stage, c) => {
+      await c.settleAfter(stage.others(c))
+      c.clear((item) => item.kind === 'element' && item.el.is('presence'))
+      await c.expectNothing()
+    },
+  ],
   [/^receives nothing$/, (stage, c) => c.expectNothing(stage.others(c))],
   [
     /^receives a stream error (\S+)$/,
