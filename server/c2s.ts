@@ -72,7 +72,7 @@ export class C2s implements SessionDriver {
     const { before, after, idleMs } = this.#env.limits
     return {
       maxBytes: (session.authenticated ? after : before).maxBytes,
-      idleMs: session.bound ? idleMs : undefined,
+      idleMs: session.authenticated ? idleMs : undefined,
     }
   }
 
