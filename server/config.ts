@@ -357,11 +357,13 @@ const errorCode = (error: unknown): string =>
 /** Modules that run unless they are turned off. */
 export const DEFAULT_MODULES: readonly string[] = [
   'accounts',
+  'auth-limits',
   'starttls',
   'sasl',
   'sasl2',
   'bind',
   'bind2',
+  'session',
   'stream-limits',
   'websocket',
   'host-meta',

@@ -19,6 +19,8 @@ const noHttp: Http = {
   upgrade: () => undefined,
   files: () => undefined,
   urls: () => [],
+  link: () => undefined,
+  links: () => [],
 }
 
 /** Sets up all hosts of a configuration on its store, or on a store in memory when only the set-up is of interest. */
