@@ -167,6 +167,11 @@ export class Tls {
     return this.#leaves.get(context)
   }
 
+  /** Whether a certificate was loaded for this virtual host. */
+  has(host: string): boolean {
+    return this.#byHost.has(host)
+  }
+
   /** The day the host's certificate ends. Throws when no such host is known. */
   notAfter(host: string): Date {
     const loaded = this.#byHost.get(host)
