@@ -304,6 +304,7 @@ export class Parser {
     const close = data.indexOf(BYTE.GT, start)
     const text = data.toString('utf8', start + 2, close < 0 ? end : close)
     const name = text.replace(/[ \t\r\n]+$/, '')
+    if (close - start >= this.limits.maxBytes) throw policyViolation('end tag too big')
     if (close < 0 && this.#rootName.startsWith(name)) return INCOMPLETE
     if (name !== this.#rootName) throw notWellFormed('end tag of an element that is not open')
     this.#state = 'closed'
