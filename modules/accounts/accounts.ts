@@ -157,6 +157,7 @@ export class Accounts implements AuthService {
   /** RFC 7622 §3.3, RFC 8265 §3.3; throws StanzaError. */
   #name(local: string): string {
     try {
+      if (local === '') throw new JidError('empty')
       return makeJid(local, this.#ctx.host).local
     } catch (error) {
       if (error instanceof JidError)

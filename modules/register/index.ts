@@ -90,7 +90,7 @@ export default defineModule({
   },
 })
 
-/** The localpart a name stands for; throws not-acceptable. */
+/** The localpart a name, not empty, stands for; throws not-acceptable. */
 function prepare(username: string, host: string): string {
   try {
     return makeJid(username, host).local

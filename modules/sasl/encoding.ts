@@ -28,7 +28,7 @@ export function decodeUtf8(bytes: Uint8Array): string {
 /** The localpart that a user name stands for (RFC 8265 §3.3, RFC 7622 §3.3); undefined when no account can have that name. */
 export function prepareLocal(name: string, host: string): string | undefined {
   try {
-    return makeJid(name, host).local
+    return name === '' ? undefined : makeJid(name, host).local
   } catch (error) {
     if (error instanceof JidError) return undefined
     throw error

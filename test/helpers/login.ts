@@ -76,7 +76,7 @@ export class LoginStream {
   async ask(text: string): Promise<Element> {
     const [answer, ...more] = await this.send(text)
     if (answer === undefined || more.length > 0)
-      throw new Error(`${more.length + 1} answers: ${answer} ${more.join('')}`)
+      throw new Error(`${more.length + 1} answers: ${String(answer)} ${more.join('')}`)
     return answer
   }
 
