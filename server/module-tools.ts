@@ -77,6 +77,8 @@ export interface Http {
     readonly path: string
     /** Largest request body in bytes; 0 (default) refuses bodies. */
     readonly maxBody?: number
+    /** What `req.body` is: a Buffer (default), or a Readable that fails with a larger body. */
+    readonly body?: 'buffer' | 'stream'
     handle(req: FastifyRequest, reply: FastifyReply): HttpBody | Promise<HttpBody>
   }): void
   /** WebSocket and other upgrades on a path. `secure`: TLS data of the connection, if any. */
@@ -92,6 +94,10 @@ export interface Http {
   ): void
   /** Base URLs clients can reach, for documents such as host-meta: ['https://example.org:5281', 'http://…'], public ones first. */
   urls(host: string): readonly string[]
+  /** Announces a way to connect, as a link relation (RFC 8288) and a path here. `ws`: a WebSocket endpoint. */
+  link(l: { readonly rel: string; readonly path: string; readonly scheme: 'http' | 'ws' }): void
+  /** All that was announced, for each of `urls(host)`, those with TLS first: `wss://example.org:5281/ws`. */
+  links(host: string): readonly { readonly rel: string; readonly href: string }[]
 }
 export interface HttpPeer {
   readonly remoteAddress: string
