@@ -259,10 +259,17 @@ class Members {
   }
 
   async set(iq: Iq): Promise<undefined> {
-    const { local, session } = this.#local(iq)
-    if (asksToRemove(iq.payload)) await this.#remove(local, iq)
-    else await this.#changePassword(local, session, iq.payload)
-    return undefined
+    try {
+      const { local, session } = this.#local(iq)
+      if (asksToRemove(iq.payload)) await this.#remove(local, iq)
+      else await this.#changePassword(local, session, iq.payload)
+      return undefined
+    } catch (error) {
+      if (!(error instanceof StanzaError)) throw error
+      // §3.3: "SHOULD NOT return the original XML", which has a password in it
+      const { condition, type, text } = error
+      throw new StanzaError(condition, { type, echo: false, ...(text === undefined ? {} : { text }) })
+    }
   }
 
   async #changePassword(local: string, session: Session, query: Element): Promise<void> {
