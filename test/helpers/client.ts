@@ -276,6 +276,14 @@ export class Client extends Connection {
     await this.eventually(`<presence from='${escapeXML(this.jid)}' etc=''>...</presence>`)
   }
 
+  /** Asks for the roster (RFC 6121 §2.1.3), which also makes the resource interested in pushes; returns its query element. */
+  async roster(): Promise<Element> {
+    const id = `roster-${(this.#barriers += 1)}`
+    this.send(`<iq type='get' id='${id}'><query xmlns='jabber:iq:roster'/></iq>`)
+    const result = await this.eventually(`<iq type='result' id='${id}' etc=''>...</iq>`)
+    return result.getChild('query', 'jabber:iq:roster') ?? this.fail('the answer has no roster')
+  }
+
   #mechanisms(): string[] {
     const list = this.features?.getChild('mechanisms', NS_SASL)?.getChildren('mechanism') ?? []
     return list.map((el) => el.getText())

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { request } from 'node:http'
 import { escapeXML } from 'ltx'
 import { Client, decode } from '../helpers/client.ts'
-import type { Address, Via } from '../helpers/connection.ts'
+import { type Address, describe, type Via } from '../helpers/connection.ts'
 import type { ScramOverrides } from '../helpers/scram.ts'
 import { type Captures, matchElement, parseDocument, parsePattern } from '../helpers/xml.ts'
 import type { Dialogue, Step, TargetName } from './format.ts'
@@ -151,6 +151,18 @@ const ACTIONS: readonly (readonly [RegExp, Action])[] = [
       await c.expectNothing()
     },
   ],
+  [
+    /^receives no subscription$/,
+    async (stage, c) => {
+      await c.settleAfter(stage.others(c))
+      const kinds = ['subscribe', 'subscribed', 'unsubscribe', 'unsubscribed']
+      const found = c.inbox.find(
+        (item) =>
+          item.kind === 'element' && item.el.is('presence') && kinds.includes(item.el.attrs['type'] ?? ''),
+      )
+      if (found !== undefined) c.fail(`${describe(found)} came, but no subscription must`)
+    },
+  ],
   [/^receives nothing$/, (stage, c) => c.expectNothing(stage.others(c))],
   [
     /^receives a stream error (\S+)$/,
@@ -201,6 +213,23 @@ const ACTIONS: readonly (readonly [RegExp, Action])[] = [
       await c.expectOneOf(parsePattern(payload), stage.captures)
     },
   ],
+  [/^asks for the roster$/, (_, c) => c.roster().then(() => undefined)],
+  [
+    /^has the roster$/,
+    async (stage, c, _, payload) => {
+      const wanted = parsePattern(`<query xmlns='jabber:iq:roster' ver='?'>${payload}</query>`)
+      const difference = wanted[0] && matchElement(wanted[0], await c.roster(), stage.captures)
+      if (difference !== undefined) c.fail(`the roster differs: ${difference}`)
+    },
+  ],
+  [
+    /^has an empty roster$/,
+    async (_, c) => {
+      const items = (await c.roster()).getChildElements()
+      if (items.length > 0) c.fail(`the roster is not empty: ${items.join('')}`)
+    },
+  ],
+  [/^and (\S+) reach ([a-z+]+)$/, (stage, c, [other, state]) => stage.reach(c, other ?? '', state ?? '')],
   [/^closes the stream$/, (_, c) => c.closeStream()],
   [
     /^logs out$/,
@@ -267,6 +296,37 @@ class Stage implements AsyncDisposable {
     await bind(client)
   }
 
+  /**
+   * Brings two accounts into a subscription state of RFC 6121 §A.1, seen from the first; both are online and interested, and
+   * what they received on the way is forgotten.
+   */
+  async reach(user: Client, otherName: string, state: string): Promise<void> {
+    const contact = this.#clients.get(otherName) ?? (await this.connect(otherName, 'tcp'))
+    for (const client of [user, contact]) {
+      await this.login(client)
+      await client.roster()
+      await client.goOnline()
+    }
+    const bare = (client: Client) => client.jid.split('/')[0]
+    const send = async (from: Client, type: string, to: Client) => {
+      from.send(`<presence type='${type}' to='${bare(to)}'/>`)
+      await to.settleAfter([from])
+      await from.settleAfter([to])
+    }
+    const [base = '', ...pending] = state.split('+')
+    if (base === 'to' || base === 'both') {
+      await send(user, 'subscribe', contact)
+      await send(contact, 'subscribed', user)
+    }
+    if (base === 'from' || base === 'both') {
+      await send(contact, 'subscribe', user)
+      await send(user, 'subscribed', contact)
+    }
+    if (pending.includes('out')) await send(user, 'subscribe', contact)
+    if (pending.includes('in')) await send(contact, 'subscribe', user)
+    await this.#settle()
+  }
+
   others(client: Client): Client[] {
     return [...this.#clients.values()].filter((other) => other !== client && other.jid !== '')
   }
@@ -279,7 +339,7 @@ class Stage implements AsyncDisposable {
 
   async perform(step: Step): Promise<void> {
     const text = this.#fill(step.text)
-    const payload = this.#fill(step.payload)
+    const payload = this.#fill(expandPushes(step.payload, CLIENT.exec(step.text)?.[1] ?? ''))
     const http = /^http GET (\S+) gives (\d+)(?: (\S+))?$/.exec(text)
     if (http !== null) return this.#http(http[1] ?? '', Number(http[2]), http[3], payload)
     if (text === 'all settle') return this.#settle()
@@ -376,6 +436,14 @@ class Stage implements AsyncDisposable {
 
 function accountOf(clientName: string): string {
   return clientName.split('/')[0] ?? clientName
+}
+
+/** `<push>` stands for a roster push to the client (RFC 6121 §2.1.6). */
+function expandPushes(payload: string, name: string): string {
+  const start = `<iq type='set' id='*' from='?${accountOf(name)}@localhost' to='?${accountOf(name)}@localhost/${name.split('/')[1]}'>`
+  return payload
+    .replaceAll('<push>', `${start}<query xmlns='jabber:iq:roster' ver='?'>`)
+    .replaceAll('</push>', '</query></iq>')
 }
 
 async function bind(client: Client): Promise<void> {

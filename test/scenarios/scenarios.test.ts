@@ -1,0 +1,10 @@
+/** Runs the dialogues of this folder against our own server over TCP, TLS and WebSocket. ONLY='file: title' runs some of them. */
+import { startServer } from '../helpers/server.ts'
+import { scenarioSuite } from './suite.ts'
+
+// Registration is closed by default, and a second login from one address must not wait in tests of failed logins.
+scenarioSuite(
+  'hermod',
+  async () => Object.assign(await startServer(), { name: 'hermod' as const }),
+  process.env['ONLY'],
+)
