@@ -114,7 +114,7 @@ export class StanzaError extends Error {
   readonly echo: boolean
 
   constructor(condition: StanzaCondition, opts: StanzaErrorOptions = {}) {
-    super(opts.text ?? condition)
+    super(opts.text === undefined ? condition : `${condition}: ${opts.text}`)
     this.condition = condition
     this.type = opts.type ?? STANZA_CONDITIONS[condition]
     this.text = opts.text
