@@ -250,10 +250,10 @@ class Player {
       case 'page':
         return await this.#page(c.owner, c.filter, c.last ? 'last' : 'first', c.limit)
       case 'replace':
-        return await this.#archive.replace(c.owner, this.#id(c.entry), c.doc)
+        return await this.#archive.replace(c.owner, this.#id(c.owner, c.entry), c.doc)
       case 'remove':
         return await this.#archive.remove(c.owner, {
-          ...(c.ids === undefined ? {} : { ids: c.ids.map((i) => this.#id(i)) }),
+          ...(c.ids === undefined ? {} : { ids: c.ids.map((i) => this.#id(c.owner, i)) }),
           ...(c.until === undefined ? {} : { until: new Date(c.until) }),
           ...(c.keepLast === undefined ? {} : { keepLast: c.keepLast }),
         })
@@ -306,9 +306,9 @@ class Player {
         ...rest,
         ...(start === undefined ? {} : { start: new Date(start) }),
         ...(end === undefined ? {} : { end: new Date(end) }),
-        ...(after === undefined ? {} : { after: this.#id(after) }),
-        ...(before === undefined ? {} : { before: this.#id(before) }),
-        ...(ids === undefined ? {} : { ids: ids.map((i) => this.#id(i)) }),
+        ...(after === undefined ? {} : { after: this.#id(o, after) }),
+        ...(before === undefined ? {} : { before: this.#id(o, before) }),
+        ...(ids === undefined ? {} : { ids: ids.map((i) => this.#id(o, i)) }),
         from,
         limit,
         count: true,
@@ -324,8 +324,9 @@ class Player {
   }
 
   // Ids are unique per owner only, so an id of another owner could be one of this owner's: never ask for those.
-  #id(place: number): string {
-    return this.#ids[place]?.id ?? 'never'
+  #id(o: string, place: number): string {
+    const one = this.#ids[place]
+    return one?.owner === o ? one.id : 'never'
   }
 
   #name(o: string, id: string): number {
