@@ -30,6 +30,10 @@ const MAX_PASSWORD = 1024
 /** Stored once per host. `counts`: the iteration counts that accounts were made with, newest first. */
 type HostDoc = { readonly decoy: Uint8Array; readonly counts: readonly number[] }
 const KEY = 'account'
+/** Keys of the host's own documents: what decoys are made of, an account of nobody, and one that is never stored. */
+const DECOYS = 'decoys'
+const NOBODY = 'nobody'
+const NOTHING = 'nothing'
 /** Iteration counts remembered. */
 const MAX_COUNTS = 8
 
@@ -39,6 +43,7 @@ export class Accounts implements AuthService {
   readonly #ctx: Ctx
   readonly #iterations: number
   readonly #docs: Docs<AccountDoc>
+  readonly #blanks: Docs<AccountDoc>
   readonly #cache: ExistsCache
   readonly #maker = new KeyMaker()
   #decoySecret: Uint8Array = new Uint8Array()
@@ -49,6 +54,7 @@ export class Accounts implements AuthService {
     this.#ctx = ctx
     this.#iterations = iterations
     this.#docs = ctx.storage.docs<AccountDoc>('accounts')
+    this.#blanks = ctx.storage.docs<AccountDoc>('blanks')
     this.#cache = new ExistsCache(() => ctx.now())
   }
 
@@ -57,12 +63,15 @@ export class Accounts implements AuthService {
     const secret = randomBytes(32)
     const count = this.#iterations
     const host = this.#ctx.storage.docs<HostDoc>('host')
-    const doc = await host.update('', 'decoys', (old) => {
+    const doc = await host.update('', DECOYS, (old) => {
       const others = (old?.counts ?? []).filter((known) => known !== count)
       return { decoy: old?.decoy ?? secret, counts: [count, ...others].slice(0, MAX_COUNTS) }
     })
     this.#decoySecret = doc?.decoy ?? secret
     this.#counts = doc?.counts ?? [count]
+    let nobody: AccountDoc = { created: 0, changed: 0 }
+    for (const info of HASHES) nobody = { ...nobody, ...fieldsOf(this.decoyKeys(NOBODY, info.hash), info) }
+    await this.#blanks.put('', NOBODY, nobody)
   }
 
   exists(local: string): boolean | Promise<boolean> {
@@ -77,7 +86,10 @@ export class Accounts implements AuthService {
 
   async scramKeys(local: string, hash: ScramHash): Promise<ScramKeys | undefined> {
     const doc = await this.#read(local)
-    return doc === undefined ? undefined : keysOf(doc, infoOf(hash))
+    // One read that finds a document and one that does not, whether the account exists or not: a login takes the same time.
+    const other = await this.#blanks.get('', doc === undefined ? NOBODY : NOTHING)
+    const keys = keysOf(doc ?? other ?? {}, infoOf(hash))
+    return doc === undefined ? undefined : keys
   }
 
   decoyKeys(local: string, hash: ScramHash): ScramKeys {
