@@ -52,7 +52,7 @@ export default defineModule({
     requireTls: c
       .boolean()
       .default(true)
-      .describe('Offer no login at all on streams without encryption; PLAIN never is'),
+      .describe('Offer no login at all on streams without encryption; PLAIN is offered on none anyway'),
     retries: c
       .number()
       .int()
@@ -65,6 +65,12 @@ export default defineModule({
       .default(true)
       .describe(
         'Tell SCRAM clients what was offered, so that they notice when somebody changed it on the way',
+      ),
+    plainInClear: c
+      .boolean()
+      .default(false)
+      .describe(
+        'With requireTls off, offer PLAIN in clear too: for tests on one machine, never on a network',
       ),
     anonymous: c.boolean().default(false).describe('Let anybody in under a temporary address'),
     anonymousRemote: c.boolean().default(false).describe('Let anonymous users reach other servers'),
@@ -82,7 +88,11 @@ export default defineModule({
     const requireTls = config.requireTls || ctx.find('starttls')?.required === true
     const sasl = new Sasl(ctx, { requireTls, retries: config.retries })
     const enabled = new Set<string>(config.mechanisms)
-    const all: readonly Mechanism[] = [external(env), ...scram(env, config.downgradeProtection), plain(env)]
+    const all: readonly Mechanism[] = [
+      external(env),
+      ...scram(env, config.downgradeProtection),
+      plain(env, config.plainInClear),
+    ]
     for (const mechanism of all) {
       if (enabled.has(mechanism.name.replace('-PLUS', ''))) sasl.register(mechanism)
     }
