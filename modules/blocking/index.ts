@@ -124,13 +124,13 @@ export default defineModule({
 
     // ---- commands ----
 
-    function pushTo(session: Bound, name: 'block' | 'unblock', jids: Iterable<string>): void {
+    function pushTo(session: Bound, name: 'block' | 'unblock', jids: readonly string[]): void {
       const payload = el(name, NS.BLOCKING, {}, ...items(jids))
       const attrs = { type: 'set', id: randomUUID(), to: session.jid.toString() }
       ctx.deliver(session, el('iq', NS.CLIENT, attrs, payload))
     }
     /** §3.3, §3.4: to all resources that have asked for the list. */
-    function push(local: string, name: 'block' | 'unblock', jids: Iterable<string>): void {
+    function push(local: string, name: 'block' | 'unblock', jids: readonly string[]): void {
       for (const session of ctx.sessions.of(local))
         if (session.flag(FLAG) === true) pushTo(session, name, jids)
     }
@@ -152,7 +152,7 @@ export default defineModule({
             if (added.length > 0) pushTo(iq.session, 'block', added)
             if (removed.length > 0) pushTo(iq.session, 'unblock', removed)
           })
-          return el('blocklist', NS.BLOCKING, {}, ...items(list.jids)) // §3.2
+          return el('blocklist', NS.BLOCKING, {}, ...items([...list.jids])) // §3.2
         }
         const list = lists.of(iq.to.local)
         return list instanceof Promise ? list.then(answer) : answer(list)
@@ -178,7 +178,7 @@ export default defineModule({
             return now
           },
           (before, after) => {
-            push(iq.to.local, 'block', wanted.keys())
+            push(iq.to.local, 'block', [...wanted.keys()])
             later(showOrHide(iq.to, before, after))
           },
         )
@@ -202,7 +202,7 @@ export default defineModule({
           // §3.5: no item stands for all
           (jids) => new Set(wanted.size === 0 ? [] : [...jids].filter((jid) => !wanted.has(jid))),
           (before, after) => {
-            push(iq.to.local, 'unblock', wanted.keys())
+            push(iq.to.local, 'unblock', [...wanted.keys()])
             later(showOrHide(iq.to, before, after))
           },
         )
@@ -245,8 +245,7 @@ export default defineModule({
 const resourcesOf = (jids: readonly string[]): readonly JID[] =>
   jids.map((jid) => parseJid(jid)).filter((jid) => jid.isFull)
 
-const items = (jids: Iterable<string>): Element[] =>
-  Array.from(jids, (jid) => el('item', NS.BLOCKING, { jid }))
+const items = (jids: readonly string[]): Element[] => jids.map((jid) => el('item', NS.BLOCKING, { jid }))
 
 /** The items by canonical address. Throws StanzaError: bad-request (no address), jid-malformed. */
 function readItems(command: Element): ReadonlyMap<string, Element> {

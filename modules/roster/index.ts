@@ -5,7 +5,7 @@
  * Left out: the optional acknowledgement of requests (§3.1.3 rule 3) and records of approvals and cancellations for accounts that
  * are offline (§3.1.6, §3.2.3, §3.3.3: MAY); the roster itself tells.
  */
-import { c, defineModule, type Iq } from '../../server/module.ts'
+import { c, defineModule, type Iq, type IqHandler } from '../../server/module.ts'
 import { type Element, el } from '../../server/xmpp/element.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
 import { NS } from '../../server/xmpp/ns.ts'
@@ -89,17 +89,23 @@ export default defineModule({
       return el('query', NS.ROSTER, { ver: roster.ver() }, ...items)
     }
 
-    ctx.iq('self', 'get', NS.ROSTER, 'query', (iq) => {
+    ctx.disco.feature('host', NS.ROSTER)
+    const unlisted = { advertise: false } // XEP-0030: of the server, not of each account
+    const readRoster: IqHandler = (iq) => {
       // §2.1.3: a get has no items
       if (iq.payload.elements.length > 0)
         throw new StanzaError('bad-request', { text: 'a roster get is empty' })
       const roster = rosters.withVersions(iq.to.local)
       return roster instanceof Promise ? roster.then((loaded) => answer(iq, loaded)) : answer(iq, roster)
-    })
+    }
+    ctx.iq('self', 'get', NS.ROSTER, 'query', readRoster, unlisted)
 
-    ctx.iq('self', 'set', NS.ROSTER, 'query', async (iq) => {
+    const changeRoster: IqHandler = async (iq) => {
       const set = readRosterSet(iq.payload, iq.to, options)
-      if (set.remove) return flow.remove(iq.to, set.jid)
+      if (set.remove) {
+        await flow.remove(iq.to, set.jid)
+        return undefined
+      }
       await rosters.change({
         local: iq.to.local,
         contact: set.jid,
@@ -112,7 +118,9 @@ export default defineModule({
         },
         effect: (old, now, roster) => flow.pushChange(roster, old, now),
       })
-    })
+      return undefined
+    }
+    ctx.iq('self', 'set', NS.ROSTER, 'query', changeRoster, unlisted)
 
     for (const [ns, name] of [
       [VERSIONING, 'ver'],

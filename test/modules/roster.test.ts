@@ -25,6 +25,12 @@ import {
 } from '../helpers/im.ts'
 
 describe('roster: get', () => {
+  it('XEP-0030: the server announces the namespace', async () => {
+    await using host = await startIm()
+    const { features } = host.host.disco.view(() => undefined).info('host')
+    expect(features).to.include(NS.ROSTER)
+  })
+
   it('RFC 6121 §2.1.4: a roster without contacts is an empty query with a version', async () => {
     await using host = await startIm()
     const [result] = await getRoster(await host.client('juliet@example.org/a'))

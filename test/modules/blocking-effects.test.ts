@@ -1,0 +1,244 @@
+/** XEP-0191: presence at blocking and unblocking (§3.3, §3.4), matching (§6), memory; XEP-0377 reports. */
+import { expect } from 'chai'
+import { BlockList, BlockLists, NOBODY } from '../../modules/blocking/lists.ts'
+import type { AbuseReport } from '../../modules/blocking/report.ts'
+import blocking from '../../modules/blocking/index.ts'
+import presence from '../../modules/presence/index.ts'
+import roster from '../../modules/roster/index.ts'
+import { type Ctx, defineModule } from '../../server/module.ts'
+import type { Element } from '../../server/xmpp/element.ts'
+import { parseJid } from '../../server/xmpp/jid.ts'
+import { NS } from '../../server/xmpp/ns.ts'
+import { type TestClient, type TestHost, testHost } from '../helpers/host.ts'
+import { befriend, imAccounts, items, online, seen, setItem, wholeRoster } from '../helpers/im.ts'
+
+const start = (): Promise<TestHost> =>
+  testHost({ modules: [roster, presence, blocking], accounts: imAccounts })
+const command = (client: TestClient, name: string, jid: string): Promise<Element[]> =>
+  client.send(`<iq type='set' id='c'><${name} xmlns='${NS.BLOCKING}'><item jid='${jid}'/></${name}></iq>`)
+
+describe('blocking: presence', () => {
+  for (const jid of ['romeo@example.org', 'romeo@example.org/orchard', 'example.org']) {
+    it(`XEP-0191 §3.3, §3.4: a subscriber sees the account go, and come back (${jid})`, async () => {
+      await using host = await start()
+      const juliet = await online(host, 'juliet@example.org/a')
+      const chamber = await online(host, 'juliet@example.org/b')
+      const romeo = await online(host, 'romeo@example.org/orchard')
+      await befriend(juliet, romeo)
+      juliet.take()
+      chamber.take()
+      const received = await command(juliet, 'block', jid)
+      expect(received.map((e) => `${e.name} ${e.attr('type')}`)).to.deep.equal(['iq result'])
+      expect(seen(romeo.take())).to.have.members([
+        'unavailable juliet@example.org/a',
+        'unavailable juliet@example.org/b',
+      ])
+      // §4: the subscription stays, and no push tells otherwise
+      expect((await wholeRoster(juliet)).elements.map((e) => e.attr('subscription'))).to.deep.equal(['both'])
+      expect(chamber.take()).to.have.length(0)
+      await command(juliet, 'unblock', jid)
+      expect(seen(romeo.take())).to.have.members([
+        'available juliet@example.org/a',
+        'available juliet@example.org/b',
+      ])
+    })
+  }
+
+  it('XEP-0191 §3.3: while blocked a subscriber hears nothing: no broadcast, no probe answer, no end', async () => {
+    await using host = await start()
+    const juliet = await online(host, 'juliet@example.org/a')
+    const romeo = await online(host, 'romeo@example.org/orchard')
+    await befriend(juliet, romeo)
+    await command(juliet, 'block', 'romeo@example.org')
+    romeo.take()
+    await juliet.send('<presence><show>away</show></presence>')
+    expect(await romeo.send(`<presence to='juliet@example.org' type='probe'/>`)).to.have.length(0)
+    const again = await host.client('romeo@example.org/b')
+    expect(seen(await again.send('<presence/>'))).to.not.include('available juliet@example.org/a')
+    romeo.take()
+    await juliet.send(`<presence type='unavailable'/>`)
+    await juliet.send('<presence/>')
+    await juliet.drop()
+    expect([...romeo.take(), ...again.take()]).to.have.length(0)
+  })
+
+  it('XEP-0191 §3.3: the account hears nothing either, also not at its next login', async () => {
+    await using host = await start()
+    const juliet = await online(host, 'juliet@example.org/a')
+    const romeo = await online(host, 'romeo@example.org/orchard')
+    await befriend(juliet, romeo)
+    await romeo.send(`<presence to='nurse@example.org' type='subscribe'/>`)
+    await command(juliet, 'block', 'romeo@example.org')
+    await romeo.send('<presence><show>away</show></presence>')
+    expect(juliet.take()).to.have.length(0)
+    const chamber = await host.client('juliet@example.org/b')
+    expect(seen(await chamber.send('<presence/>'))).to.not.include('available romeo@example.org/orchard')
+    // §3.4: and what it has missed is asked for
+    juliet.take()
+    const received = await command(juliet, 'unblock', 'romeo@example.org')
+    expect(seen([...received, ...juliet.take()])).to.include('available romeo@example.org/orchard')
+  })
+
+  it('XEP-0191 §3.3: whoever got directed presence is told too, whoever got none is not', async () => {
+    await using host = await start()
+    const juliet = await online(host, 'juliet@example.org/a')
+    const romeo = await online(host, 'romeo@example.org/orchard')
+    const nurse = await online(host, 'nurse@example.org/x')
+    await juliet.send(`<presence to='romeo@example.org/orchard'/>`)
+    romeo.take()
+    await command(juliet, 'block', 'example.org')
+    expect(seen(romeo.take())).to.deep.equal(['unavailable juliet@example.org/a'])
+    await juliet.drop()
+    expect([...romeo.take(), ...nurse.take()]).to.have.length(0)
+  })
+
+  it('XEP-0191 §3.3: removing a blocked contact tells him nothing', async () => {
+    await using host = await start()
+    const juliet = await online(host, 'juliet@example.org/a')
+    const romeo = await online(host, 'romeo@example.org/orchard')
+    await befriend(juliet, romeo)
+    await command(juliet, 'block', 'romeo@example.org')
+    romeo.take()
+    const received = await setItem(juliet, `<item jid='romeo@example.org' subscription='remove'/>`)
+    expect(items(received)).to.have.length(1)
+    expect(romeo.take()).to.have.length(0)
+  })
+
+  it('XEP-0191 §3.3: requests that came before the block are not delivered any more', async () => {
+    await using host = await start()
+    const romeo = await online(host, 'romeo@example.org/orchard')
+    await romeo.send(`<presence to='juliet@example.org' type='subscribe'/>`)
+    const juliet = await host.client('juliet@example.org/a')
+    await command(juliet, 'block', 'romeo@example.org')
+    expect(seen(await juliet.send('<presence/>'))).to.not.include('subscribe romeo@example.org')
+    await command(juliet, 'unblock', 'romeo@example.org')
+    const other = await host.client('juliet@example.org/b')
+    expect(seen(await other.send('<presence/>'))).to.include('subscribe romeo@example.org')
+  })
+})
+
+describe('blocking: matching', () => {
+  const rows: readonly (readonly [entry: string, hit: readonly string[], miss: readonly string[]])[] = [
+    ['a@b.example/c', ['a@b.example/c'], ['a@b.example', 'a@b.example/d', 'b.example', 'b.example/c']],
+    ['a@b.example', ['a@b.example', 'a@b.example/c'], ['x@b.example', 'b.example']],
+    ['b.example/c', ['b.example/c'], ['b.example', 'b.example/d', 'a@b.example/c', 'a@b.example']],
+    [
+      'b.example',
+      ['b.example', 'b.example/c', 'a@b.example', 'a@b.example/c'],
+      ['x.b.example', 'a@x.b.example'],
+    ],
+  ]
+  for (const [entry, hit, miss] of rows) {
+    it(`XEP-0191 §6: ${entry}`, () => {
+      const list = new BlockList(new Set([entry]))
+      for (const jid of hit) expect(list.matches(parseJid(jid)), jid).to.equal(true)
+      for (const jid of miss) expect(list.matches(parseJid(jid)), jid).to.equal(false)
+    })
+  }
+})
+
+describe('blocking: memory', () => {
+  it('the list of an account that is online is answered at once, for everybody without blocks by one shared object', async () => {
+    await using host = await start()
+    const juliet = await host.client('juliet@example.org/a')
+    const service = host.service('blocking')
+    expect(service.blocks('juliet', parseJid('x@y.example'))).to.equal(false)
+    await command(juliet, 'block', 'y.example')
+    expect(service.blocks('juliet', parseJid('x@y.example'))).to.equal(true)
+    await juliet.close()
+    expect(await service.blocks('juliet', parseJid('x@y.example'))).to.equal(true)
+    expect(await service.blocks('nurse', parseJid('x@y.example'))).to.equal(false)
+    expect(NOBODY.matches(parseJid('x@y.example'))).to.equal(false)
+  })
+
+  it('lists of accounts that are offline leave memory', async () => {
+    await using host = await start()
+    const docs = host.store.open('example.org', 'other').docs<{ readonly jids: readonly string[] }>('blocked')
+    let reads = 0
+    const counted = new Proxy(docs, {
+      get(target, key) {
+        if (key === 'get') reads++
+        const value: unknown = Reflect.get(target, key)
+        return typeof value === 'function' ? value.bind(target) : value
+      },
+    })
+    const lists = new BlockLists({ storage: { docs: () => counted }, sessions: host.host } as unknown as Ctx)
+    for (let i = 0; i < 25_000; i++) await lists.of(`u${i}`)
+    expect(reads).to.equal(25_000)
+    await lists.of('u24999')
+    expect(reads).to.equal(25_000)
+    await lists.of('u0')
+    expect(reads).to.equal(25_001)
+  })
+
+  it('a deleted account leaves nothing behind, and its successor of the same name has blocked nobody', async () => {
+    await using host = await start()
+    const juliet = await host.client('juliet@example.org/a')
+    await command(juliet, 'block', 'romeo@example.org')
+    await host.host.deleteAccount('juliet')
+    await host.settle()
+    expect(await host.store.purgeOwner('example.org', 'juliet')).to.equal(0)
+    await host.service('auth').create('juliet', 'x')
+    await host.client('juliet@example.org/a')
+    expect(host.service('blocking').blocks('juliet', parseJid('romeo@example.org'))).to.equal(false)
+  })
+})
+
+describe('blocking: reports', () => {
+  async function report(xml: string): Promise<readonly [readonly AbuseReport[], string[], object[]]> {
+    const reports: AbuseReport[] = []
+    const logged: object[] = []
+    const desk = defineModule({
+      name: 'desk',
+      summary: 'test',
+      specs: [],
+      setup: (ctx) => ctx.hook('abuse:report', { phase: 'observe' }, (e) => void reports.push(e)),
+    })
+    await using host = await testHost({
+      modules: [roster, presence, blocking, desk],
+      accounts: imAccounts,
+      onLog: (level, message, fields) =>
+        void (message === 'abuse reported' && logged.push({ level, ...fields })),
+    })
+    const juliet = await host.client('juliet@example.org/a')
+    const received = await juliet.send(
+      `<iq type='set' id='c'><block xmlns='${NS.BLOCKING}'><item jid='spam@example.net'>${xml}</item></block></iq>`,
+    )
+    expect(host.service('blocking').blocks('juliet', parseJid('spam@example.net'))).to.equal(true)
+    return [reports, received.map((e) => e.attr('type') ?? ''), logged]
+  }
+
+  it('XEP-0377 §6: a report reaches the modules that care, with what it says', async () => {
+    const [reports, answers] = await report(
+      `<report xmlns='urn:xmpp:reporting:1' reason='urn:xmpp:reporting:spam'><stanza-id xmlns='urn:xmpp:sid:0' by='spam@example.net' id='28482'/><text xml:lang='en'>  Never came trouble.
+      </text><report-origin/></report>`,
+    )
+    expect(answers).to.deep.equal(['result'])
+    expect(
+      reports.map((r) => ({ ...r, account: r.account.toString(), jid: r.jid.toString() })),
+    ).to.deep.equal([
+      {
+        account: 'juliet@example.org',
+        jid: 'spam@example.net',
+        reason: 'urn:xmpp:reporting:spam',
+        text: 'Never came trouble.',
+        stanzaIds: [{ by: 'spam@example.net', id: '28482' }],
+        toOrigin: true,
+        toThirdParties: false,
+      },
+    ])
+  })
+
+  it('the log has who and why, not what the user wrote', async () => {
+    const [, , logged] = await report(
+      `<report xmlns='urn:xmpp:reporting:1' reason='urn:xmpp:reporting:abuse'><text>secret</text></report>`,
+    )
+    expect(logged).to.have.length(1)
+    expect(JSON.stringify(logged)).to.include('urn:xmpp:reporting:abuse').and.not.include('secret')
+  })
+
+  it('XEP-0377 §4, §6: a report without a reason is no report; the block holds as without it', async () => {
+    const [reports, answers] = await report(`<report xmlns='urn:xmpp:reporting:1'/>`)
+    expect([reports, answers]).to.deep.equal([[], ['result']])
+  })
+})
