@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { c, defineModule, type DiscoInfo } from '../server/module.ts'
 import { type Element, el } from '../server/xmpp/element.ts'
+import { StreamError } from '../server/xmpp/errors.ts'
 import { NS } from '../server/xmpp/ns.ts'
 
 const NS_CAPS = 'http://jabber.org/protocol/caps'
@@ -42,35 +43,49 @@ export default defineModule({
       ns: NS_CAPS,
       streams: ['c2s', 's2s'],
       needs: ['authenticated'],
-      forbids: ['bound'],
+      forbids: [],
       advertise: () => el('c', NS_CAPS, { hash: 'sha-1', node, ver: ver() }),
-      handle: () => undefined,
+      handle: () => {
+        throw new StreamError('unsupported-stanza-type', 'capabilities are not negotiated')
+      },
     })
   },
 })
 
-/** §5.1: the string that is hashed, and its hash. Sorting is by octets, which for UTF-8 is the order of code points. */
+/** §5.1: the string that is hashed, and its hash. Identities, features and forms in any order. */
 export function verification(info: DiscoInfo): string {
-  const identities = info.identities.map((i) => `${i.category}/${i.type}/${i.lang ?? ''}/${i.name ?? ''}<`)
-  const features = info.features.map((f) => `${f}<`)
-  const forms = info.forms.map(formText)
-  const text = [identities, features, forms].map((parts) => parts.toSorted(byOctets).join('')).join('')
-  return createHash('sha1').update(text, 'utf8').digest('base64')
+  const text = [
+    ...identityLines(info).map((line) => line.join('/')),
+    ...info.features.toSorted(byOctets),
+    ...info.forms.flatMap(formLines).toSorted(byFirst).flat(),
+  ]
+  return createHash('sha1')
+    .update(text.map((factor) => `${factor}<`).join(''), 'utf8')
+    .digest('base64')
 }
 
-/** §5.1 step 7. A form begins with its FORM_TYPE, so that forms sort by it. */
-function formText(form: Element): string {
-  const fields = form.getChildren('field', NS.DATA)
-  const values = (field: Element): string[] =>
-    field
-      .getChildren('value', NS.DATA)
-      .map((v) => `${v.text()}<`)
-      .toSorted(byOctets)
-  const type = fields.filter((f) => f.attr('var') === 'FORM_TYPE').flatMap(values)
-  const others = fields
-    .filter((f) => f.attr('var') !== 'FORM_TYPE')
-    .map((f) => `${f.attr('var') ?? ''}<${values(f).join('')}`)
-  return [...type, ...others.toSorted(byOctets)].join('')
+/** Steps 2 and 3: by category, then type, then language; sorted part by part, as '/' is not the lowest of characters. */
+function identityLines(info: DiscoInfo): readonly string[][] {
+  const lines = info.identities.map((i) => [i.category, i.type, i.lang ?? '', i.name ?? ''])
+  return lines.toSorted((a, b) => {
+    const at = a.findIndex((part, i) => part !== b[i])
+    return byOctets(a[at] ?? '', b[at] ?? '')
+  })
 }
 
+/** Step 7, as the factors between the '<' characters. §5.4 step 3.6: a form without a hidden FORM_TYPE does not count. */
+function formLines(form: Element): readonly string[][] {
+  const fields = form.getChildren('field', NS.DATA).map((field) => ({
+    name: field.attr('var') ?? '',
+    type: field.attr('type'),
+    values: field.getChildren('value', NS.DATA).map((value) => value.text()),
+  }))
+  const formType = fields.find((f) => f.name === 'FORM_TYPE' && f.type === 'hidden')?.values[0]
+  if (formType === undefined) return []
+  const others = fields.filter((f) => f.name !== 'FORM_TYPE').toSorted((a, b) => byOctets(a.name, b.name))
+  return [[formType, ...others.flatMap((f) => [f.name, ...f.values.toSorted(byOctets)])]]
+}
+
+const byFirst = (a: readonly string[], b: readonly string[]): number => byOctets(a[0] ?? '', b[0] ?? '')
+/** The collation i;octet, which for UTF-8 is the order of code points. */
 const byOctets = (a: string, b: string): number => Buffer.compare(Buffer.from(a), Buffer.from(b))

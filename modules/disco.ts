@@ -1,11 +1,11 @@
 /**
- * XEP-0030 Service Discovery 2.5.0: what the server and its accounts are, can do and hold. Other modules fill the registry.
- * Accounts answer only those who may see their presence (§8).
+ * XEP-0030 Service Discovery 2.5.0: what the server and its accounts are, can do and hold, with the forms of XEP-0128 1.0.1. Other
+ * modules fill the registry. Accounts answer only those who may see their presence (§8).
  */
 import { c, defineModule, type DiscoInfo, type DiscoItem, type Iq, type Target } from '../server/module.ts'
 import { type Element, el } from '../server/xmpp/element.ts'
 import { StanzaError } from '../server/xmpp/errors.ts'
-import { parseJid } from '../server/xmpp/jid.ts'
+import { parseJid, tryJid } from '../server/xmpp/jid.ts'
 import { NS } from '../server/xmpp/ns.ts'
 
 /** Items of one answer, at most (§6.2: large sets are not for disco). */
@@ -13,7 +13,12 @@ const MAX_ITEMS = 1000
 
 const config = c.object({
   items: c
-    .array(c.object({ jid: c.string(), name: c.string().optional() }))
+    .array(
+      c.object({
+        jid: c.string().refine((jid) => tryJid(jid) !== undefined, { error: 'is not an XMPP address' }),
+        name: c.string().optional(),
+      }),
+    )
     .default([])
     .describe('Further services to list, such as components or services of another machine.'),
   name: c.string().default('Hermod').describe('Name of the server in its identity.'),
@@ -29,6 +34,8 @@ export default defineModule({
       status: 'complete',
       note: 'items of accounts are refused to strangers, as RFC 6121 §8.5.1 has it for accounts that do not exist',
     },
+    { xep: 128, version: '1.0.1', status: 'complete' },
+    { rfc: 6121, sections: '8.5.1' },
   ],
   optional: ['roster'],
   config,

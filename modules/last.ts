@@ -35,8 +35,9 @@ export default defineModule({
       if (last === undefined) throw new StanzaError('item-not-found', { text: 'never seen here' })
       return answer(ctx.now() - last.at, last.status)
     })
-    // §4: a client may be asked only by those who may see that it is there
-    ctx.hook('account:in', { phase: 'guard', kinds: ['iq'] }, (e) => {
+    // §4: a client may be asked only by those who may see that it is there. Before the presence module, which would refuse with
+    // another error.
+    ctx.hook('account:in', { phase: 'guard', kinds: ['iq'], before: ['presence'] }, (e) => {
       if (e.to.resource === '' || e.stanza.attr('type') !== 'get' || e.stanza.firstElement()?.ns !== NS)
         return undefined
       return maySee(e.from, e.to).then((may) => (may ? undefined : { bounce: new StanzaError('forbidden') }))

@@ -9,6 +9,9 @@ import { parseXml } from '../server/xmpp/parser.ts'
 
 const NS = 'jabber:iq:private'
 
+/** Bytes of name and namespace together; a store takes no longer keys. */
+const MAX_KEY_BYTES = 3000
+
 interface Stored extends Doc {
   readonly xml: string
 }
@@ -65,6 +68,8 @@ function content(iq: Iq, whenEmpty: 'bad-request' | 'not-acceptable'): readonly 
   if (elements.length === 0) throw new StanzaError(whenEmpty)
   if (elements.some((e) => e.ns === NS || e.ns === ''))
     throw new StanzaError('not-acceptable', { text: 'each element needs a namespace of its own' })
+  if (elements.some((e) => Buffer.byteLength(keyOf(e)) > MAX_KEY_BYTES))
+    throw new StanzaError('not-acceptable', { text: 'the namespace is too long' })
   return elements
 }
 
