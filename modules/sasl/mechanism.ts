@@ -43,8 +43,8 @@ export interface Mechanism {
   readonly assigns?: boolean
   /** Asks for no tasks after it (XEP-0484 §4.2). */
   readonly exempt?: boolean
-  /** Whether this stream can use it now. */
-  usable(s: Session): boolean
+  /** Whether this stream can use it now; `bindings` are the channel bindings of its connection. */
+  usable(s: Session, bindings: readonly ChannelBinding[]): boolean
   /** A new exchange. */
   start(attempt: Attempt): Step
 }

@@ -4,7 +4,7 @@
  * Unknown accounts get keys made up for them, so that both take the same way and the same time.
  */
 import { createHash, createHmac, hash as digest, randomBytes, timingSafeEqual } from 'node:crypto'
-import type { ScramHash, ScramKeys } from '../../server/module.ts'
+import type { ScramHash, ScramKeys, TlsInfo } from '../../server/module.ts'
 import { SaslError } from '../../server/xmpp/errors.ts'
 import { decodeUtf8, encodeBase64 } from './encoding.ts'
 import type { Attempt, ChannelBinding, Mechanism, MechanismEnv, Turn } from './mechanism.ts'
@@ -36,7 +36,9 @@ const randomNonce = (): string => randomBytes(18).toString('base64')
 /** All SCRAM mechanisms. `protect`: with XEP-0474 and XEP-0515. `makeNonce` is given for test vectors only. */
 export function scram(env: MechanismEnv, protect: boolean, makeNonce = randomNonce): readonly Mechanism[] {
   return HASHES.flatMap(({ hash, node, rank }) =>
-    [false, true].map((plus) => mechanism({ env, hash, node, plus, protect, makeNonce }, rank + (plus ? PLUS_RANK : 0))),
+    [false, true].map((plus) =>
+      mechanism({ env, hash, node, plus, protect, makeNonce }, rank + (plus ? PLUS_RANK : 0)),
+    ),
   )
 }
 
@@ -46,7 +48,7 @@ function mechanism(variant: Variant, rank: number): Mechanism {
     name: `SCRAM-${hash}${plus ? '-PLUS' : ''}`,
     rank,
     needsTls: plus,
-    usable: (s) => env.auth().scramHashes.includes(hash) && (!plus || hasBinding(s.tls)),
+    usable: (_, bindings) => env.auth().scramHashes.includes(hash) && (!plus || bindings.length > 0),
     start: (attempt) => (message) => first(variant, attempt, decodeUtf8(message)),
   }
 }
@@ -54,11 +56,9 @@ function mechanism(variant: Variant, rank: number): Mechanism {
 const BINDINGS: readonly ChannelBinding[] = ['tls-exporter', 'tls-server-end-point']
 
 /** The channel bindings of a connection, the stronger first. */
-export function bindingsOf(tls: Attempt['session']['tls']): readonly ChannelBinding[] {
-  return tls === undefined ? [] : BINDINGS.filter((type) => tls.channelBinding(type) !== undefined)
+export function bindingsOf(tls: TlsInfo): readonly ChannelBinding[] {
+  return BINDINGS.filter((type) => tls.channelBinding(type) !== undefined)
 }
-const hasBinding = (tls: Attempt['session']['tls']): boolean =>
-  tls !== undefined && BINDINGS.some((type) => tls.channelBinding(type) !== undefined)
 
 /** RFC 5802 §5.1: client-first-message in, server-first-message out. */
 async function first(variant: Variant, attempt: Attempt, message: string): Promise<Turn> {

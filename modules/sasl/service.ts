@@ -3,7 +3,7 @@
  * registry of mechanisms, applies what is true for all of them (encryption, limits, identity against the stream header, retries),
  * and tells 'auth:result'. Which element a reply becomes is the business of its callers.
  */
-import type { Ctx, Session, StreamStep } from '../../server/module.ts'
+import type { Ctx, Session, StreamStep, TlsInfo } from '../../server/module.ts'
 import { SaslError } from '../../server/xmpp/errors.ts'
 import { type JID, makeJid, tryJid } from '../../server/xmpp/jid.ts'
 import { decodeBase64, encodeBase64, prepareLocal } from './encoding.ts'
@@ -44,6 +44,8 @@ interface State {
   phase: Phase
   guesses: number
   mishaps: number
+  /** The channel bindings of this TLS connection: asking costs a key derivation each time. */
+  bound: { readonly tls: TlsInfo; readonly bindings: readonly ChannelBinding[] } | undefined
 }
 const IDLE: Phase = { kind: 'idle' }
 
@@ -143,7 +145,11 @@ export class Sasl implements SaslService {
   }
 
   bindings(s: Session): readonly ChannelBinding[] {
-    return bindingsOf(s.tls)
+    const { tls } = s
+    if (tls === undefined) return []
+    const state = this.#state(s)
+    if (state.bound?.tls !== tls) state.bound = { tls, bindings: bindingsOf(tls) }
+    return state.bound.bindings
   }
 
   pending(s: Session, profile: Profile): boolean {
@@ -157,7 +163,7 @@ export class Sasl implements SaslService {
     // RFC 6120 §6.3.4, §6.5.4; XEP-0388 §3: only after TLS
     const inClear = !this.#policy.requireTls && profile === 'sasl' && !mechanism.needsTls
     if (!inClear && !s.is('secure')) return new SaslError('encryption-required')
-    return mechanism.usable(s) ? undefined : new SaslError('invalid-mechanism')
+    return mechanism.usable(s, this.bindings(s)) ? undefined : new SaslError('invalid-mechanism')
   }
 
   async begin(s: Session, request: SaslRequest): Promise<SaslReply> {
@@ -272,7 +278,7 @@ export class Sasl implements SaslService {
   #state(s: Session): State {
     let state = this.#states.get(s)
     if (state === undefined) {
-      state = { phase: IDLE, guesses: 0, mishaps: 0 }
+      state = { phase: IDLE, guesses: 0, mishaps: 0, bound: undefined }
       this.#states.set(s, state)
     }
     return state
