@@ -223,3 +223,12 @@ export async function dropDatabase(url: string, database: string): Promise<void>
   await client.db(database).dropDatabase()
   await client.close()
 }
+
+/** Deletes all documents of a database, but not its indexes. */
+export async function emptyDatabase(url: string, database: string): Promise<void> {
+  const client = new MongoClient(url)
+  const db = client.db(database)
+  const names = (await db.listCollections({}, { nameOnly: true }).toArray()).map(({ name }) => name)
+  for (const name of names) if (name !== 'meta') await db.collection(name).deleteMany({})
+  await client.close()
+}

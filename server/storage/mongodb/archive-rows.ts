@@ -1,7 +1,8 @@
 /**
  * How an archive lies in the database, and why no id ever appears late or twice, without transactions:
  *
- * An entry is `{ _id: 'host/owner/NUMBER', k: unique, r, o: 'host/owner', w: with, t: time, s: words, d: document }`. It takes
+ * An entry is `{ _id: 'host/owner/NUMBER', k: unique, r, o: 'host/owner', w: with, t: time, s: words, d: document, c: when it
+ * was made }`, with `O` and `W` for the full owner and correspondent where `o` and `w` have a hash of their tail. It takes
  * the number after the last one; `_id` is unique, so of two writers one must read again. Numbers are inserted in order, so
  * none is missing below one that can be seen. `k` is unique too: made of the dedupe key, else random; who does not know
  * whether an insert was carried out looks for its `k`, or inserts again and is refused. `r` says whose insert it was.
@@ -11,6 +12,10 @@
  * `{ _id: host and a hash of the owner, k, f: floor }`; only then tombstones below it are deleted. A number at or below the
  * floor does not count, wherever it comes from: readers read the head after the entries, writers after the insert, and a
  * writer that finds its own entry dead deletes it and takes a new number. Heads outlive their owners, under a hash.
+ *
+ * What is old and goes without holes needs no tombstones: the floor is raised first, then all below is deleted. Only entries
+ * whose writer may still be at work must not go this way: it could not tell an entry that was dead from the start from one
+ * that was removed.
  */
 import type { Collection } from 'mongodb'
 import type { Connection, Row } from './connection.ts'
@@ -82,6 +87,11 @@ export async function readFloor(
   timeoutMs?: number,
 ): Promise<number> {
   const head = await connection.run((opts) => rows.findOne({ _id: keys.head }, opts), timeoutMs)
+  return floorOf(head ?? undefined)
+}
+
+/** The floor in a head. */
+export function floorOf(head: Row | undefined): number {
   const floor: unknown = head?.['f']
   return typeof floor === 'number' ? floor : 0
 }

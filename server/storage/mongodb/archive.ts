@@ -6,7 +6,7 @@ import type { Archive, Doc, Entry, Page, Query } from '../contract.ts'
 import { checkKey, checkOwner, checkQuery, checkRemoval, checkTime, copyDoc } from '../limits.ts'
 import { wordsOf } from '../words.ts'
 import type { Lanes } from './append.ts'
-import { entryKey, numberOf, ownerKeys, readFloor } from './archive-rows.ts'
+import { entryKey, floorOf, numberOf, ownerKeys, readFloor } from './archive-rows.ts'
 import type { ArchiveRows, OwnerKeys } from './archive-rows.ts'
 import type { Row } from './connection.ts'
 import { below, entryId, entryNumber, hostPrefix, isCut, ownerOf, part } from './keys.ts'
@@ -48,6 +48,7 @@ export class MongoArchive<T extends Doc> implements Archive<T> {
       o: keys.owner,
       w: peer,
       t: new Date(entry.at),
+      c: Date.now(),
       ...fields,
       ...(isCut(owner) ? { O: owner } : {}),
       ...(peer === entry.with ? {} : { W: entry.with }),
@@ -63,15 +64,11 @@ export class MongoArchive<T extends Doc> implements Archive<T> {
     const before = boundOf(q.before)
     const filter = filterOf(keys, q)
     const upward = q.from === 'first'
-    // An entry below the floor is not there: it makes room for one more until there is none.
-    for (let floor = q.count === true ? await readFloor(this.#shared, keys) : 0; ; ) {
-      const low = Math.max(floor, after ?? 0)
-      const [known, found, count] = await Promise.all([
-        this.#known(keys, [after, before]),
-        this.#find({ ...filter, _id: idsOf(keys, q.ids, low, before) }, upward, q.limit + 1),
-        q.count === true ? this.#count({ ...filter, _id: idsOf(keys, q.ids, floor, undefined) }) : undefined,
-      ])
-      const now = await readFloor(this.#shared, keys)
+    // An entry at or below the floor is not there: read again without it.
+    for (let floor = 0; ; ) {
+      const range = idsOf(keys, q.ids, Math.max(floor, after ?? 0), before)
+      const found = await this.#find({ ...filter, _id: range }, upward, q.limit + 1)
+      const { known, floor: now } = await this.#known(keys, [after, before])
       for (const [id, n] of [
         [q.after, after],
         [q.before, before],
@@ -85,10 +82,11 @@ export class MongoArchive<T extends Doc> implements Archive<T> {
       }
       const rows = found.slice(0, q.limit)
       if (!upward) rows.reverse()
+      const all = { ...filter, _id: idsOf(keys, q.ids, now, undefined) }
       return {
         entries: rows.map((row) => entryOf<T>(row)),
         complete: found.length <= q.limit,
-        ...(count === undefined ? {} : { count }),
+        ...(q.count === true ? { count: await this.#count(all) } : {}),
       }
     }
   }
@@ -167,23 +165,29 @@ export class MongoArchive<T extends Doc> implements Archive<T> {
     }
   }
 
-  /** Which of these numbers are entries now. */
-  async #known(keys: OwnerKeys, numbers: readonly (number | undefined)[]): Promise<ReadonlySet<number>> {
-    const ids = numbers.filter((n) => n !== undefined).map((n) => entryKey(keys, n))
-    if (ids.length === 0) return new Set()
-    const filter = { _id: { $in: ids }, g: { $exists: false } }
+  /** The floor, and which of these numbers are entries. */
+  async #known(
+    keys: OwnerKeys,
+    numbers: readonly (number | undefined)[],
+  ): Promise<{ readonly known: ReadonlySet<number>; readonly floor: number }> {
+    const ids = numbers.filter((n) => n !== undefined && n > 0).map((n) => entryKey(keys, n ?? 0))
+    if (ids.length === 0) return { known: new Set(), floor: await readFloor(this.#shared, keys) }
     const { connection, rows } = this.#shared
     const found = await connection.run((opts) =>
-      rows.find(filter, { ...opts, projection: { _id: 1 } }).toArray(),
+      rows.find({ _id: { $in: [keys.head, ...ids] } }, { ...opts, projection: { f: 1, g: 1 } }).toArray(),
     )
-    return new Set(found.map(numberOf))
+    const entries = found.filter((row) => row._id !== keys.head && row['g'] !== true)
+    return {
+      known: new Set(entries.map(numberOf)),
+      floor: floorOf(found.find(({ _id }) => _id === keys.head)),
+    }
   }
 
   async #find(filter: Filter<Row>, upward: boolean, limit: number): Promise<Row[]> {
     const { connection, rows } = this.#shared
     return connection.run((opts) =>
       rows
-        .find(filter, { ...opts, projection: { k: 0, r: 0, s: 0, o: 0 } })
+        .find(filter, { ...opts, projection: { k: 0, r: 0, s: 0, o: 0, c: 0 } })
         .sort({ _id: upward ? 1 : -1 })
         .limit(limit)
         .toArray(),

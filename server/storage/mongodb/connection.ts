@@ -30,6 +30,11 @@ export interface MongoConfig {
   readonly maxPoolSize?: number
   /** Clock of leases, milliseconds since the epoch; default: the database's, which all nodes share. */
   readonly now?: () => number
+  /**
+   * Archive entries younger than this are removed in two steps, since whoever wrote them may not have finished; no clock
+   * may be wrong by more. Milliseconds, default 10 minutes; less is for tests.
+   */
+  readonly settleMs?: number
   /** Sees each command before it is sent, for tests. */
   readonly onCommand?: (name: string, command: Document) => void
 }
@@ -51,6 +56,7 @@ export interface CommandOptions {
 /** Version of what this driver writes; a database with a newer one is refused. */
 export const schemaVersion = 1
 
+const defaultTimeoutMs = 5000
 const clockPeriodMs = 600_000
 // Building an index on what earlier versions stored can take long; nobody waits for it but who needs it.
 const indexTimeoutMs = 600_000
@@ -59,6 +65,7 @@ const indexTimeoutMs = 600_000
 export class Connection {
   readonly db: Db
   readonly timeoutMs: number
+  readonly settleMs: number
   readonly #client: MongoClient
   readonly #now: (() => number) | undefined
   readonly #pending = new Set<Promise<unknown>>()
@@ -66,11 +73,12 @@ export class Connection {
   #closing: Promise<void> | undefined
   #clock: { readonly offsetMs: number; readonly readAt: number } | undefined
 
-  constructor(client: MongoClient, db: Db, timeoutMs: number, now: (() => number) | undefined) {
+  constructor(client: MongoClient, db: Db, config: MongoConfig) {
     this.#client = client
     this.db = db
-    this.timeoutMs = timeoutMs
-    this.#now = now
+    this.timeoutMs = config.timeoutMs ?? defaultTimeoutMs
+    this.settleMs = config.settleMs ?? 600_000
+    this.#now = config.now
   }
 
   /** A collection; made by the database on the first write to it. */
@@ -201,7 +209,7 @@ export function isDuplicate(error: unknown): boolean {
 
 /** Connects, checks the schema version, reads the clock. Throws {@link StoreUnavailable} with one sentence. */
 export async function connect(config: MongoConfig): Promise<Connection> {
-  const timeoutMs = config.timeoutMs ?? 5000
+  const timeoutMs = config.timeoutMs ?? defaultTimeoutMs
   let client: MongoClient | undefined
   try {
     client = new MongoClient(config.url, clientOptions(config, timeoutMs))
@@ -218,7 +226,7 @@ export async function connect(config: MongoConfig): Promise<Connection> {
     if (clustered && majority && client.options.readConcern === undefined) {
       db = client.db(name, { readPreference: 'primary', readConcern: new ReadConcern('majority') })
     }
-    const connection = new Connection(client, db, timeoutMs, config.now)
+    const connection = new Connection(client, db, config)
     await checkSchema(connection, name)
     if (config.now === undefined) await connection.readClock()
     return connection

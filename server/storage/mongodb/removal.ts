@@ -15,31 +15,67 @@ export interface Removal {
 
 // In pieces: each ends within the time limit, however much there is.
 const pieceSize = 500
+// Tombstones one by one are slower, most of all where a server has no index for them.
+const tombstones = 100
 const maxTries = 5
 
 /** Removes entries; resolves to their number. */
 export async function removeEntries(archive: ArchiveRows, keys: OwnerKeys, q: Removal): Promise<number> {
   const { connection, rows } = archive
-  const floor = await readFloor(archive, keys)
+  let floor = await readFloor(archive, keys)
   const highest = await lastToGo(archive, keys, q.keepLast)
   if (highest <= floor) return 0
-  const until: Filter<Row> = q.until === undefined ? {} : { o: keys.owner, t: { $lte: q.until } }
   let count = 0
+  if (q.ids === undefined) {
+    const settled = await lastSettled(archive, keys, floor, highest, q.until)
+    if (settled > floor) {
+      await setFloor(archive, keys, settled)
+      count += await sweep(archive, keys, settled)
+      floor = settled
+    }
+  }
+  const until: Filter<Row> = q.until === undefined ? {} : { o: keys.owner, t: { $lte: q.until } }
   for (const range of pieces(keys, floor, highest, q.ids)) {
     for (;;) {
       const found = await connection.run((opts) =>
         rows
           .find({ ...until, ...range, g: { $exists: false } }, { ...opts, projection: { _id: 1 } })
           .sort({ _id: 1 })
-          .limit(pieceSize)
+          .limit(tombstones)
           .toArray(),
       )
       if (found.length > 0) count += await bury(archive, found)
-      if (found.length < pieceSize) break
+      if (found.length < tombstones) break
     }
   }
   await raiseFloor(archive, keys, floor)
   return count
+}
+
+/** Up to where everything goes, and was written long enough ago to go in one step. */
+async function lastSettled(
+  archive: ArchiveRows,
+  keys: OwnerKeys,
+  floor: number,
+  highest: number,
+  until: Date | undefined,
+): Promise<number> {
+  const first = async (condition: Filter<Row>, last: number): Promise<number> => {
+    const [row] = await archive.connection.run((opts) =>
+      archive.rows
+        .find(
+          { _id: { $gt: entryKey(keys, floor), $lte: entryKey(keys, last) }, ...condition },
+          { ...opts, projection: { _id: 1 } },
+        )
+        .sort({ _id: 1 })
+        .limit(1)
+        .toArray(),
+    )
+    return row === undefined ? last : numberOf(row) - 1
+  }
+  // Tombstones have neither time, so they are in nobody's way.
+  const last = until === undefined ? highest : await first({ t: { $gt: until } }, highest)
+  return last <= floor ? floor : first({ c: { $gt: Date.now() - archive.connection.settleMs } }, last)
 }
 
 /** The highest number that may go, given how many must stay; 0: none. */
@@ -88,7 +124,7 @@ async function bury({ connection, rows }: ArchiveRows, found: readonly Row[]): P
         update: {
           // The dedupe key is free again; a tombstone changes no more, so that it is counted once.
           $set: { g: true, k: `g/${_id}` },
-          $unset: { r: '', o: '', w: '', t: '', s: '', d: '', O: '', W: '' },
+          $unset: { r: '', o: '', w: '', t: '', c: '', s: '', d: '', O: '', W: '' },
         },
       },
     }),
@@ -117,21 +153,34 @@ async function raiseFloor(archive: ArchiveRows, keys: OwnerKeys, floor: number):
   const next = oldest === undefined ? highest : Math.min(highest, numberOf(oldest) - 1)
   if (next <= floor) return
   await setFloor(archive, keys, next)
+  await sweep(archive, keys, next)
+}
+
+/** Deletes what is at or below the floor; resolves to the number of entries among it. */
+async function sweep({ connection, rows }: ArchiveRows, keys: OwnerKeys, floor: number): Promise<number> {
+  let count = 0
+  let from = keys.prefix
   for (;;) {
-    const dead = await connection.run((opts) =>
+    const range = { _id: { $gt: from, $lte: entryKey(keys, floor) } }
+    const page = await connection.run((opts) =>
       rows
-        .find(
-          { _id: { $gte: keys.prefix, $lte: entryKey(keys, next) }, g: true },
-          { ...opts, projection: { _id: 1 } },
-        )
+        .find(range, { ...opts, projection: { g: 1, c: 1 } })
         .sort({ _id: 1 })
         .limit(pieceSize)
         .toArray(),
     )
-    // Only tombstones: a dead entry without one belongs to a writer that is about to move it.
-    const ids = dead.map(({ _id }) => _id)
-    if (ids.length > 0) await connection.run((opts) => rows.deleteMany({ _id: { $in: ids } }, opts))
-    if (dead.length < pieceSize) return
+    const settled = Date.now() - connection.settleMs
+    // A dead entry belongs to a writer that is about to move it, unless that is long ago.
+    const old = page.filter((row) => row['g'] !== true && Number(row['c']) <= settled).map(({ _id }) => _id)
+    const dead = page.filter((row) => row['g'] === true).map(({ _id }) => _id)
+    if (old.length > 0) {
+      const filter = { _id: { $in: old }, g: { $exists: false } }
+      count += (await connection.run((opts) => rows.deleteMany(filter, opts))).deletedCount
+    }
+    if (dead.length > 0) await connection.run((opts) => rows.deleteMany({ _id: { $in: dead } }, opts))
+    const last = page.at(-1)
+    if (last === undefined || page.length < pieceSize) return count
+    from = last._id
   }
 }
 

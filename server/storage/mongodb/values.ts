@@ -1,5 +1,5 @@
 /**
- * Documents as BSON and back. What MongoDB or a compatible server refuses in field names (`$`, `.`, NUL, nothing at all)
+ * Documents as BSON and back. What MongoDB or a compatible server refuses in field names (`$`, `.`, nothing at all)
  * and what the BSON library would take for one of its own objects is escaped with `%`; everything else stays as it is, so
  * that an operator can read the database and indexes work on the fields themselves.
  */
@@ -12,8 +12,11 @@ import { setField } from '../limits.ts'
 /** Servers take 16 MiB; the rest is for what the driver keeps beside the document. */
 const maxBsonBytes = 15 * 1024 * 1024
 
-const odd = /[%.$\0]/
-const odds = /[%.$\0]/g
+// No name is stored so: a `%` is followed by two hex digits or by nothing.
+const textField = '%json'
+
+const odd = /[%.$]/
+const odds = /[%.$]/g
 
 /** A field's name as it is stored. */
 export function fieldName(name: string): string {
@@ -42,7 +45,12 @@ export function toStored(doc: Doc): { readonly stored: Document; readonly bytes:
 
 function toStoredJson(value: Json): unknown {
   if (typeof value !== 'object' || value === null) return value
-  if (Array.isArray(value)) return value.map(toStoredJson)
+  // COMPAT(FerretDB 1): a list in a list is refused. They are rare, and text is what all servers take.
+  if (Array.isArray(value)) {
+    return value.map((item: Json) =>
+      Array.isArray(item) ? { [textField]: JSON.stringify(item) } : toStoredJson(item),
+    )
+  }
   const stored: Document = {}
   for (const [name, item] of Object.entries(value)) setField(stored, fieldName(name), toStoredJson(item))
   return stored
@@ -62,6 +70,9 @@ export function fromStored<T extends Doc>(stored: Document): T {
 function fromStoredJson(value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return value
   if (Array.isArray(value)) return value.map(fromStoredJson)
+  if (textField in value && typeof value[textField] === 'string') {
+    return JSON.parse(value[textField]) as Json // written by toStoredJson
+  }
   const json: Record<string, unknown> = {}
   for (const [name, item] of Object.entries(value as Record<string, unknown>)) {
     setField(json, originalName(name), fromStoredJson(item))
