@@ -35,7 +35,10 @@ const MAX_KEYS = 20_000
 export default defineModule({
   name: 'auth-limits',
   summary: 'Limits failed logins per account and per address',
-  specs: [{ rfc: 6120, sections: '6.5.11, 13.9.4' }],
+  specs: [
+    { rfc: 4291, sections: '2.5.5.2' },
+    { rfc: 6120, sections: '6.5.11, 13.9.4' },
+  ],
   config: c.object({
     perAccount: c
       .number()

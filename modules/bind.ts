@@ -27,7 +27,7 @@ export interface BindService {
 export default defineModule({
   name: 'bind',
   summary: 'Binds resources',
-  specs: [{ rfc: 6120, sections: '7' }],
+  specs: [{ rfc: 6120, sections: '7, 8.2.3' }],
   config: c.object({
     conflict: c
       .enum(['replace', 'refuse', 'rename'])

@@ -243,7 +243,7 @@ class Sasl2 implements Sasl2Service {
     this.#phases.set(s, undefined)
     await this.#sasl.accept(s)
     const others = login.request.elements.filter((child) => child.ns !== NS.SASL2).slice(0, MAX_INLINE)
-    // XEP-0386 §3.2: whether a session is resumed is settled before one is bound
+    // XEP-0386: whether a session is resumed is settled before one is bound
     const requests = [...others.filter((r) => r.ns !== NS.BIND2), ...others.filter((r) => r.ns === NS.BIND2)]
     return {
       identity: login.jid,

@@ -9,7 +9,10 @@ import { NS } from '../server/xmpp/ns.ts'
 export default defineModule({
   name: 'session',
   summary: 'Lets old clients establish a session, which has no effect',
-  specs: [{ rfc: 6121, sections: '1.4' }],
+  specs: [
+    { rfc: 3921, sections: '3' },
+    { rfc: 6121, sections: '1.4' },
+  ],
   setup(ctx) {
     ctx.streamFeature({
       ns: NS.SESSION,

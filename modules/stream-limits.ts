@@ -7,7 +7,10 @@ const NS_LIMITS = 'urn:xmpp:stream-limits:0'
 export default defineModule({
   name: 'stream-limits',
   summary: 'Tells clients and servers how large stanzas may be',
-  specs: [{ xep: 478, version: '0.2.0', status: 'complete' }],
+  specs: [
+    { rfc: 6120, sections: '5.3.1' },
+    { xep: 478, version: '0.2.0', status: 'complete' },
+  ],
   optional: ['starttls'],
   setup(ctx) {
     // RFC 6120 §5.3.1: where TLS is mandatory nothing else is offered before it

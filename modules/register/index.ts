@@ -64,7 +64,11 @@ type Options = ReturnType<(typeof options)['parse']>
 export default defineModule({
   name: 'register',
   summary: 'New accounts, new passwords and removal of accounts by the users themselves',
-  specs: [{ xep: 77, version: '2.4', status: 'complete', note: 'name and password only' }],
+  specs: [
+    { rfc: 2142, sections: '3-6' },
+    { rfc: 6120, sections: '5.3.1, 7.1, 8.2.3' },
+    { xep: 77, version: '2.4', status: 'complete', note: 'name and password only' },
+  ],
   requires: ['auth-limits'],
   optional: ['accounts', 'auth-http', 'auth-ldap', 'starttls'],
   config: options,
@@ -101,7 +105,7 @@ function prepare(username: string, host: string): string {
 }
 
 function checkPassword(password: string, min: number): void {
-  // XEP-0438 §8: at least eight characters, nothing else asked for
+  // XEP-0438: at least eight characters, nothing else asked for
   if (Array.from(password).length < min)
     throw new StanzaError('not-acceptable', { text: `the password needs ${min} characters` })
 }

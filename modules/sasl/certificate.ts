@@ -32,7 +32,7 @@ function read(der: Uint8Array, start: number, end: number): Tlv {
   let at = start + 2
   if (tag === undefined || length === undefined) throw new Malformed()
   if (length >= 0x80) {
-    // X.690 §8.1.3.5 long form; four octets are more than any certificate has
+    // the long form of X.690; four octets are more than any certificate has
     const octets = length - 0x80
     if (octets < 1 || octets > 4) throw new Malformed()
     length = 0

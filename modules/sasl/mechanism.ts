@@ -41,7 +41,7 @@ export interface Mechanism {
   readonly needsTls: boolean
   /** The server chooses the account, so what the client claims to be does not count (XEP-0175). */
   readonly assigns?: boolean
-  /** Asks for no tasks after it (XEP-0484 §4.2). */
+  /** Asks for no tasks after it (XEP-0484: tokens must work without a human). */
   readonly exempt?: boolean
   /** Whether this stream can use it now; `bindings` are the channel bindings of its connection. */
   usable(s: Session, bindings: readonly ChannelBinding[]): boolean

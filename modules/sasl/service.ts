@@ -111,8 +111,13 @@ export class Sasl implements SaslService {
   #ranked: readonly Mechanism[] = []
   readonly #states: { get(s: Session): State | undefined; set(s: Session, v: State | undefined): void }
 
+  readonly #logins: { add(n?: number): void }
+  readonly #failures: { add(n?: number): void }
+
   constructor(ctx: Ctx, policy: Policy) {
     this.#ctx = ctx
+    this.#logins = ctx.metrics.counter('logins', 'Successful logins')
+    this.#failures = ctx.metrics.counter('failures', 'Failed attempts to log in, whatever the reason')
     this.#policy = policy
     this.#states = ctx.perSession<State | undefined>(() => undefined)
   }
@@ -160,7 +165,7 @@ export class Sasl implements SaslService {
   /** Why this stream cannot use the mechanism. */
   #refusal(s: Session, profile: Profile, mechanism: Mechanism): SaslError | undefined {
     if (mechanism.profiles?.includes(profile) === false) return new SaslError('invalid-mechanism')
-    // RFC 6120 §6.3.4, §6.5.4; XEP-0388 §3: only after TLS
+    // RFC 6120 §6.3.4, §6.5.4; XEP-0388 knows no login without TLS
     const inClear = !this.#policy.requireTls && profile === 'sasl' && !mechanism.needsTls
     if (!inClear && !s.is('secure')) return new SaslError('encryption-required')
     return mechanism.usable(s, this.bindings(s)) ? undefined : new SaslError('invalid-mechanism')
@@ -218,7 +223,7 @@ export class Sasl implements SaslService {
         exchange,
         new SaslError('invalid-authzid', 'not the address of the stream header'),
       )
-      // RFC 6120 §6.4.6: "terminate the connection attempt", since the header stays what it is; XEP-0388 §2.3
+      // RFC 6120 §6.4.6: "terminate the connection attempt", since the header stays what it is; XEP-0388 asks for the failure
       return { ...failure, close: { condition: 'invalid-from' } }
     }
     this.#state(s).phase = { kind: 'proven', exchange }
@@ -264,6 +269,11 @@ export class Sasl implements SaslService {
     judged: boolean,
   ): Promise<void> {
     const { mechanism = '', local = '' } = exchange ?? {}
+    if (error === undefined) this.#logins.add()
+    else this.#failures.add()
+    // what tools that block addresses read
+    if (judged && error !== undefined)
+      this.#ctx.log.info('login failed', { account: local, address: session.remoteAddress, mechanism })
     await this.#ctx.run('auth:result', { session, mechanism, local, error, judged })
   }
 
