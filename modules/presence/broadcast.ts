@@ -11,6 +11,7 @@ import { type Element, el } from '../../server/xmpp/element.ts'
 import { type JID, parseJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
+import type { Directed } from './directed.ts'
 import type { Reach } from './reach.ts'
 
 type Done = void | Promise<void>
@@ -63,13 +64,25 @@ export class Broadcasts {
   readonly #ctx: Ctx
   readonly #reach: Reach
   readonly #lanes = new Map<string, { readonly waiting: Job[]; done: Promise<void> | undefined }>()
+  readonly #directed: (session: Bound) => Directed | undefined
   readonly #ended: (session: Bound, stanza: Element) => Done
 
   /** `ended` is called when an unavailable presence has been told. */
-  constructor(ctx: Ctx, reach: Reach, ended: (session: Bound, stanza: Element) => Done) {
+  constructor(
+    ctx: Ctx,
+    reach: Reach,
+    directed: (session: Bound) => Directed | undefined,
+    ended: (session: Bound, stanza: Element) => Done,
+  ) {
     this.#ctx = ctx
     this.#reach = reach
+    this.#directed = directed
     this.#ended = ended
+  }
+
+  /** Whether everything has been told. */
+  get idle(): boolean {
+    return this.#lanes.size === 0
   }
 
   /** Begins to tell a presence, or queues it behind those of the same JID that are being told. */
@@ -82,7 +95,7 @@ export class Broadcasts {
     }
     const lane = { waiting: [] as Job[], done: undefined as Promise<void> | undefined }
     this.#lanes.set(key, lane)
-    const first = this.#tell(job)
+    const first = this.#begin(job)
     if (first === undefined && lane.waiting.length === 0) this.#lanes.delete(key)
     else lane.done = this.#drain(key, lane.waiting, first)
   }
@@ -93,22 +106,22 @@ export class Broadcasts {
   }
 
   async #drain(key: string, waiting: Job[], first: Done): Promise<void> {
-    await this.#logged(first)
-    for (let job = waiting.shift(); job !== undefined; job = waiting.shift())
-      await this.#logged(this.#tell(job))
+    await first
+    for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) await this.#begin(job)
     this.#lanes.delete(key)
   }
 
-  async #logged(done: Done): Promise<void> {
-    try {
-      await done
-    } catch (error) {
-      this.#ctx.log.error('presence not told to all', { err: error })
+  /** Neither throws nor rejects: what fails is logged, and the lane goes on. */
+  #begin(job: Job): Done {
+    const failed = (error: unknown): void => {
+      this.#ctx.log.error('presence not told to all', { jid: job.session.jid.toString(), err: error })
     }
-  }
-
-  #tell(job: Job): Done {
-    return job.kind === 'available' ? this.#available(job) : this.#unavailable(job)
+    try {
+      const done = job.kind === 'available' ? this.#available(job) : this.#unavailable(job)
+      return done?.catch(failed)
+    } catch (error) {
+      return failed(error)
+    }
   }
 
   // ---- available ----
@@ -185,9 +198,9 @@ export class Broadcasts {
     const { local } = session.jid
     const successor = this.#ctx.sessions.get(session.jid)
     // A newer session has the same full JID: what it said is what counts.
-    const replaced = successor !== undefined && successor !== session && successor.presence !== undefined
+    const heir = successor === session ? undefined : successor
     let roster: RosterView | undefined
-    if (job.toContacts && !replaced) {
+    if (job.toContacts && heir?.presence === undefined) {
       roster = await this.#ctx.use('roster').of(local)
       await this.#each(roster.contacts(), roster.size, (contact) =>
         contact.from
@@ -199,6 +212,7 @@ export class Broadcasts {
     await this.#each(job.directed, job.directed.length, (text) => {
       const to = parseJid(text)
       if (roster?.get(to)?.from === true) return undefined // has been told as a contact
+      if (heir !== undefined && this.#directed(heir)?.has(to) === true) return undefined
       return this.#reach.unlessBlocked(local, to, () => this.#reach.tell(stanza, to))
     })
     await this.#ended(session, stanza)

@@ -12,16 +12,19 @@ export class Directed {
   #chars = 0
   size = 0
 
-  /** Holds at most `max` addresses. */
+  /** `full` when there are `max` addresses, or as many characters as such a number of usual ones has. */
   constructor(max: number) {
     this.#max = max
   }
 
-  /** False when the list is full. */
-  add(jid: JID): boolean {
-    if (this.has(jid)) return true
+  /** Whether the next address should be refused; those on their way are still taken. */
+  get full(): boolean {
+    return this.size >= this.#max || this.#chars >= this.#max * CHARS_EACH
+  }
+
+  add(jid: JID): void {
+    if (this.has(jid)) return
     const text = jid.toString()
-    if (this.size >= this.#max || this.#chars + text.length > this.#max * CHARS_EACH) return false
     const bare = jid.bare.toString()
     const there = this.#byBare.get(bare)
     if (there === undefined) this.#byBare.set(bare, text)
@@ -29,7 +32,6 @@ export class Directed {
     else there.add(text)
     this.size++
     this.#chars += text.length
-    return true
   }
 
   /** Whether exactly this address is in the list. */

@@ -8,6 +8,7 @@
 import { c, defineModule, type Bound, type StanzaEvent, type Verdict } from '../../server/module.ts'
 import { type Element, el } from '../../server/xmpp/element.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
+import type { JID } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { Broadcasts } from './broadcast.ts'
@@ -37,12 +38,10 @@ export default defineModule({
     const reach = new Reach(ctx)
     const last = new LastPresences(ctx)
     const lists = ctx.perSession<Directed | undefined>(() => undefined)
-    /** What a session waits for before its next presence is taken: its roster. */
-    const gates = ctx.perSession<Promise<void> | undefined>(() => undefined)
     const directed = (session: Bound): Directed | undefined => lists.get(session)
     const availableElsewhere = (session: Bound): boolean =>
       ctx.sessions.of(session.jid.local).some((other) => other !== session && other.presence !== undefined)
-    const broadcasts = new Broadcasts(ctx, reach, (session, stanza) =>
+    const broadcasts = new Broadcasts(ctx, reach, directed, (session, stanza) =>
       availableElsewhere(session) ? undefined : last.keep(session.jid.local, stanza),
     )
 
@@ -58,34 +57,37 @@ export default defineModule({
       return undefined
     })
 
+    // What may fail is done before the stanza's turn has come: the roster is in memory then.
     ctx.hook('client:in', { phase: 'store', kinds: ['presence'] }, (e) => {
       const type = e.stanza.attr('type')
       const { session } = e
       if (session === undefined || (type !== undefined && type !== 'unavailable')) return undefined
-      if (e.stanza.attr('to') !== undefined) return noteDirected(session, e, type === undefined)
-      return inOrder(session, () => {
-        if (type === undefined) becomeAvailable(session, e.stanza)
-        else becomeUnavailable(session, e.stanza)
-      })
+      if (e.stanza.attr('to') === undefined) {
+        const roster = rosters.of(session.jid.local)
+        return roster instanceof Promise ? roster.then(() => undefined) : undefined
+      }
+      const list = directed(session)
+      if (type === 'unavailable' || list?.full !== true || list.has(e.to)) return undefined
+      const text = 'too many addressees of directed presence'
+      return { bounce: new StanzaError('resource-constraint', { text }) }
     })
 
-    // RFC 6120 §10.1: what the client sends next does not overtake its presence on the way to a contact
-    ctx.hook('client:in', { phase: 'observe', kinds: ['presence'] }, (e) => broadcasts.told(e.from))
+    // The rest is done in its turn, behind all that the client has sent before: an addressee must not hear of the end first.
+    ctx.hook('client:in', { phase: 'copy', kinds: ['presence'] }, (e) => {
+      const type = e.stanza.attr('type')
+      const { session } = e
+      if (session === undefined || (type !== undefined && type !== 'unavailable')) return
+      const available = type === undefined
+      if (e.stanza.attr('to') !== undefined) noteDirected(session, e.to, available)
+      else if (available) becomeAvailable(session, e.stanza)
+      else becomeUnavailable(session, e.stanza)
+    })
 
-    /** A presence is taken when the roster is in memory and those before it are taken; rejects when the store fails. */
-    function inOrder(session: Bound, take: () => void): void | Promise<void> {
-      const roster = rosters.of(session.jid.local)
-      const ahead = gates.get(session)
-      if (ahead === undefined && !(roster instanceof Promise)) return take()
-      const mine = Promise.all([roster, ahead]).then(take)
-      const gate: Promise<void> = mine
-        .catch(() => undefined)
-        .then(() => {
-          if (gates.get(session) === gate) gates.set(session, undefined)
-        })
-      gates.set(session, gate)
-      return mine
-    }
+    // RFC 6120 §10.1: what the client sends next to somebody does not overtake its presence on the way there. Further broadcasts do
+    // not wait, so that of many changes only the last is told.
+    ctx.hook('client:in', { phase: 'copy' }, (e) =>
+      broadcasts.idle || e.stanza.attr('to') === undefined ? undefined : broadcasts.told(e.from),
+    )
 
     function becomeAvailable(session: Bound, sent: Element): void {
       // What stays in memory must not keep the whole input that it came in.
@@ -129,16 +131,14 @@ export default defineModule({
     }
 
     /** §4.6.1, §4.6.3 */
-    function noteDirected(session: Bound, e: StanzaEvent, available: boolean): Verdict {
-      let list = lists.get(session)
-      if (!available) {
-        list?.delete(e.to)
-        return undefined
-      }
-      if (list === undefined) lists.set(session, (list = new Directed(options.maxDirected)))
-      if (list.add(e.to)) return undefined
-      return {
-        bounce: new StanzaError('resource-constraint', { text: 'too many addressees of directed presence' }),
+    function noteDirected(session: Bound, to: JID, available: boolean): void {
+      const list = directed(session)
+      if (!available) list?.delete(to)
+      else if (list !== undefined) list.add(to)
+      else {
+        const first = new Directed(options.maxDirected)
+        first.add(to)
+        lists.set(session, first)
       }
     }
 

@@ -2,6 +2,7 @@
 import { expect } from 'chai'
 import presence from '../../modules/presence/index.ts'
 import roster from '../../modules/roster/index.ts'
+import { defineModule } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { type TestClient, type TestHost, testHost } from '../helpers/host.ts'
 import {
@@ -255,6 +256,33 @@ describe('presence: directed', () => {
     romeo.take()
     expect(await probe(romeo, 'juliet@example.org/balcony')).to.deep.equal([])
     expect(chamber.closed).to.equal(false)
+  })
+
+  it('RFC 6120 §10.1: directed and broadcast presence keep their order while something before them is being stored', async () => {
+    const stored = Promise.withResolvers<undefined>()
+    const slow = defineModule({
+      name: 'slow',
+      summary: 'test',
+      specs: [],
+      setup: (ctx) =>
+        ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, (e) =>
+          e.from.local === 'juliet' ? stored.promise : undefined,
+        ),
+    })
+    await using host = await testHost({ modules: [roster, presence, slow], accounts: imAccounts })
+    const juliet = await online(host, 'juliet@example.org/balcony')
+    const romeo = await online(host, 'romeo@example.org/orchard')
+    const to = `to='romeo@example.org/orchard'`
+    await juliet.send(
+      `<message ${to}/><presence ${to} id='1'/><presence type='unavailable'/><presence ${to} id='2'/>`,
+    )
+    expect(romeo.take()).to.have.length(0)
+    stored.resolve(undefined)
+    await host.settle()
+    const got = romeo.take().map((e) => `${e.name} ${e.attr('type') ?? e.attr('id') ?? ''}`)
+    expect(got).to.deep.equal(['message ', 'presence 1', 'presence unavailable', 'presence 2'])
+    await juliet.drop()
+    expect(seen(romeo.take())).to.deep.equal(['unavailable juliet@example.org/balcony'])
   })
 
   it('a session has only so many addressees at a time', async () => {
