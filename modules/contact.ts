@@ -1,4 +1,4 @@
-/** XEP-0157 Contact Addresses for XMPP Services 1.1.1: whom to ask, as a form in the disco information of the server. */
+/** XEP-0157 Contact Addresses for XMPP Services 1.1.1: whom to ask, as a form (XEP-0128 1.0.1) in the disco information of the server. */
 import { c, defineModule } from '../server/module.ts'
 import { type Field, resultElement } from '../server/xmpp/forms.ts'
 

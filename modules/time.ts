@@ -1,4 +1,7 @@
-/** XEP-0202 Entity Time 2.0: the server's time. The offset is always zero: where the machine stands is nobody's business (§6). */
+/**
+ * XEP-0202 Entity Time 2.0: the server's time, in the formats of XEP-0082 1.1.1. The offset is always zero: where the machine stands
+ * is nobody's business (§6).
+ */
 import { defineModule } from '../server/module.ts'
 import { el } from '../server/xmpp/element.ts'
 import { formatDateTime } from '../server/xmpp/xml-time.ts'
