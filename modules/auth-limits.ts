@@ -77,10 +77,12 @@ export default defineModule({
       window: (limit, windowMs) => new Window(limit, windowMs, now),
       network,
     })
-    ctx.hook('auth:result', { phase: 'observe' }, ({ session, local, error, judged }) => {
+    ctx.hook('auth:result', { phase: 'observe' }, ({ session, mechanism, local, error, judged }) => {
       const net = network(session.remoteAddress)
-      if (error === undefined) known.add(`${net} ${local}`)
-      else if (judged) {
+      if (error === undefined) {
+        // nobody logs in to the account of an anonymous user a second time
+        if (mechanism !== 'ANONYMOUS') known.add(`${net} ${local}`)
+      } else if (judged) {
         addresses.add(net)
         if (local !== '') accounts.add(local)
       }

@@ -1,5 +1,7 @@
 /** SASL of RFC 6120 §6 as a whole: real streams over a pipe, real accounts. The mechanisms themselves: sasl-scram, sasl-external. */
 import { expect } from 'chai'
+import fc from 'fast-check'
+import { el } from '../../server/xmpp/element.ts'
 import accounts from '../../modules/accounts/index.ts'
 import authLimits from '../../modules/auth-limits.ts'
 import sasl from '../../modules/sasl/index.ts'
@@ -271,6 +273,38 @@ describe('sasl: refusals and retries', () => {
     const login = await LoginStream.open(host, { tls })
     expect(await login.auth('SCRAM-SHA-256', 'n,,n=juliet,r=abc')).to.equal('failure:temporary-auth-failure')
     expect(lines).to.include('error authentication failed on our side')
+  })
+
+  it('whatever bytes come, the answer is a challenge or a failure, and nothing is logged as our fault', async () => {
+    const unlimited = { perAccount: 1e6, perAddress: 1e6 }
+    await using host = await start({ sasl: { anonymous: true }, 'auth-limits': unlimited })
+    const login = await LoginStream.open(host, { tls })
+    const { session } = login.stream
+    const service = host.service('sasl')
+    const element = el('auth', NS_SASL)
+    const likely = fc.stringMatching(
+      /^[nyp]?(=tls-exporter)?,?(a=)?,?(n=juliet)?,?(r=a)?[,=\0mcrp]{0,4}[\s\S]{0,20}$/,
+    )
+    const bytes = fc.oneof(
+      likely.map((text) => Buffer.from(text)),
+      fc.uint8Array({ maxLength: 64 }),
+    )
+    const names = service.offers(session, 'sasl').filter((name) => name !== 'ANONYMOUS')
+    const property = fc.asyncProperty(
+      fc.constantFrom(...names),
+      bytes,
+      bytes,
+      async (mechanism, one, two) => {
+        const initial = Buffer.from(one).toString('base64')
+        const first = await service.begin(session, { profile: 'sasl', mechanism, initial, element })
+        expect(first.kind).to.be.oneOf(['challenge', 'failure'])
+        const second = await service.respond(session, 'sasl', Buffer.from(two).toString('base64'))
+        expect(second.kind).to.equal('failure')
+        for (const reply of [first, second])
+          if (reply.kind === 'failure') expect(reply.error.condition).to.not.equal('temporary-auth-failure')
+      },
+    )
+    await fc.assert(property, { numRuns: 500 })
   })
 
   it('tells auth:result once for each attempt, and who was tried', async () => {
