@@ -58,7 +58,7 @@ describe('types', () => {
     const others = sources().filter(({ path }) => !path.startsWith('test/meta/'))
     const wrong = complaints(others, (line) => {
       if (/@ts-(?:ignore|nocheck)/.test(line)) return line.trim()
-      const reason = /(?:@ts-expect-error|(?:eslint|oxlint)-disable[\w-]*[^-]*--)(.*)$/.exec(line)?.[1]
+      const reason = /(?:@ts-expect-error|(?:eslint|oxlint)-disable.*? -- )(.*)$/.exec(line)?.[1]
       if (reason === undefined) return /(?:eslint|oxlint)-disable/.test(line) ? line.trim() : undefined
       return /\w+ \w+/.test(reason) ? undefined : line.trim()
     })
