@@ -20,7 +20,7 @@ export default defineModule({
     iterations: c
       .number()
       .int()
-      .min(4096)
+      .min(4096) // RFC 7677 §4
       .max(10_000_000)
       .default(10_000)
       .describe('PBKDF2 iterations for new passwords; clients spend them at each login'),

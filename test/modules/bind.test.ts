@@ -1,10 +1,9 @@
-/** Resource binding, RFC 6120 §7, and the session of RFC 3921 that does nothing. */
+/** Resource binding, RFC 6120 §7. */
 import { expect } from 'chai'
 import type { Element as LtxElement } from 'ltx'
 import accounts from '../../modules/accounts/index.ts'
 import bind from '../../modules/bind.ts'
 import sasl from '../../modules/sasl/index.ts'
-import session from '../../modules/session.ts'
 import { type TestHost, testHost } from '../helpers/host.ts'
 import { bindingTls, LoginStream, outcome } from '../helpers/login.ts'
 import { NS_BIND, NS_STANZA_ERRORS } from '../helpers/xml.ts'
@@ -13,7 +12,7 @@ const tls = bindingTls()
 
 async function start(config: object = {}): Promise<TestHost> {
   const options = { accounts: { iterations: 4096 }, bind: config }
-  const host = await testHost({ modules: [accounts, sasl, bind, session], config: options })
+  const host = await testHost({ modules: [accounts, sasl, bind], config: options })
   await host.service('auth').create('juliet', 'r0m30myr0m30')
   return host
 }
@@ -42,7 +41,7 @@ describe('bind: RFC 6120 §7', () => {
     expect(login.offers).to.not.include('bind')
     await login.auth('PLAIN', '\0juliet\0r0m30myr0m30')
     await login.header()
-    expect(login.offers).to.deep.equal(['bind', 'session'])
+    expect(login.offers).to.deep.equal(['bind'])
   })
 
   it('§7.6.1: a resource made here, random, with the id of the request', async () => {
@@ -171,36 +170,6 @@ describe('bind: RFC 6120 §7', () => {
   it('after unload not offered', async () => {
     await using host = await start()
     await host.unload('bind')
-    expect((await loggedIn(host)).offers).to.deep.equal(['session'])
-  })
-})
-
-describe('session: RFC 3921 §3', () => {
-  const establish = (to = ''): string =>
-    `<iq type='set' id='s1' ${to}><session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></iq>`
-
-  it('announced as optional; succeeds after binding, to the server or to nobody', async () => {
-    await using host = await start()
-    const login = await loggedIn(host)
-    const offer = login.features?.getChild('session', 'urn:ietf:params:xml:ns:xmpp-session')
-    expect(offer?.getChild('optional')).to.not.equal(undefined)
-    await login.ask(request())
-    for (const to of ['', `to='example.org'`]) {
-      const iq = await login.ask(establish(to))
-      expect(iq.attrs['type']).to.equal('result')
-    }
-  })
-
-  it('not before binding; not in disco; gone after unload', async () => {
-    await using host = await start()
-    const early = await loggedIn(host)
-    expect(outcome(await early.send(establish()))).to.equal('error:not-authorized')
-    expect(host.host.disco.view(() => undefined).info('host').features).to.not.include(
-      'urn:ietf:params:xml:ns:xmpp-session',
-    )
-    await host.unload('session')
-    const login = await loggedIn(host)
-    await login.ask(request())
-    expect(errorOf(await login.ask(establish()))).to.equal('cancel:service-unavailable')
+    expect((await loggedIn(host)).offers).to.deep.equal([])
   })
 })
