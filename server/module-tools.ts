@@ -36,11 +36,13 @@ export interface Disco {
   /** Called when features or identities of a target changed (caps recomputes). */
   onChange(fn: () => void): void
 }
+/** One item of a disco#items answer (XEP-0030 §4). */
 export interface DiscoItem {
   readonly jid: JID
   readonly node?: string
   readonly name?: string
 }
+/** A disco#info answer (XEP-0030 §3). */
 export interface DiscoInfo {
   readonly identities: readonly {
     readonly category: string
@@ -99,8 +101,10 @@ export interface Http {
   /** All that was announced, for each of `urls(host)`, those with TLS first: `wss://example.org:5281/ws`. */
   links(host: string): readonly { readonly rel: string; readonly href: string }[]
 }
+/** Who is at the other end of an HTTP connection. */
 export interface HttpPeer {
   readonly remoteAddress: string
   readonly tls: TlsInfo | undefined
 }
+/** What a route answers with: text, bytes, a stream, an object sent as JSON, or nothing. */
 export type HttpBody = string | Uint8Array | Readable | object | undefined

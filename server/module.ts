@@ -35,13 +35,16 @@ export interface ModuleDef<C> {
   readonly config?: Schema<C>
   setup(ctx: Ctx, config: C): Lifecycle<C> | void | Promise<Lifecycle<C> | void>
 }
+/** A specification that a module implements. */
 export type Spec = XepSpec | RfcSpec
+/** A XEP, with the version that was read. */
 export interface XepSpec {
   readonly xep: number
   readonly version: string
   readonly status: 'complete' | 'partial'
   readonly note?: string
 }
+/** Sections of an RFC. */
 export interface RfcSpec {
   readonly rfc: number
   readonly sections: string
@@ -192,6 +195,7 @@ export interface Hooks {
     readonly judged: boolean
   }
 }
+/** RFC 6120 §8. */
 export type StanzaKind = 'message' | 'presence' | 'iq'
 /** guard rejects, rewrite edits, store keeps, copy multiplies, observe looks. */
 export type Phase = 'guard' | 'rewrite' | 'store' | 'copy' | 'observe'
@@ -217,6 +221,7 @@ export interface ScramKeys {
   readonly storedKey: Uint8Array
   readonly serverKey: Uint8Array
 }
+/** Hashes of the SCRAM mechanisms. */
 export type ScramHash = 'SHA-1' | 'SHA-256' | 'SHA-512'
 /** Who has an account here. Implemented by `accounts` (own store), later by directories. */
 export interface AuthService {

@@ -75,6 +75,7 @@ export interface TestHost extends AsyncDisposable {
   unload(name: string): Promise<void>
   load(def: AnyModule, config?: object): Promise<void>
 }
+/** How a stream arrives. */
 export interface StreamOptions {
   readonly tls?: TlsInfo
   /** What `tls` becomes when the server starts TLS; default: a TLS 1.3 connection without channel bindings. */
