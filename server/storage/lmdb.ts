@@ -11,6 +11,7 @@ import { checkName, checkOwner } from './limits.ts'
 import { LmdbArchive, dropArchive } from './lmdb/archive.ts'
 import { Catalogue } from './lmdb/catalogue.ts'
 import { LmdbDocs, purgeDocs } from './lmdb/docs.ts'
+import { Heads } from './lmdb/entries.ts'
 import { Env } from './lmdb/env.ts'
 import { LmdbCounter, LmdbLease, purgeCounter } from './lmdb/numbers.ts'
 import { textField } from './words.ts'
@@ -35,6 +36,7 @@ export async function openLmdb(opts: LmdbOptions): Promise<Store> {
   const { path, durable = false, now = Date.now } = opts
   const env = openEnv(path, durable, opts.mapSize)
   const catalogue = new Catalogue(env)
+  const heads = new Heads(env)
   try {
     catalogue.checkSchema(path)
     env.openTables()
@@ -79,7 +81,7 @@ export async function openLmdb(opts: LmdbOptions): Promise<Store> {
           host,
           module,
           name,
-          () => new LmdbArchive<T>(env, catalogue, { now, text }, host, module, name),
+          () => new LmdbArchive<T>(env, catalogue, heads, { now, text }, host, module, name),
         )
       },
       counter: (name) =>
@@ -98,7 +100,7 @@ export async function openLmdb(opts: LmdbOptions): Promise<Store> {
       let count = 0
       for (const { kind, place, number } of env.read(() => catalogue.ofHost(host))) {
         if (kind === 'docs') count += await purgeDocs(env, catalogue, place, owner)
-        else if (kind === 'archive') count += await dropArchive(env, catalogue, place, owner)
+        else if (kind === 'archive') count += await dropArchive(env, catalogue, heads, place, owner)
         else if (kind === 'counter') await purgeCounter(env, number, owner)
       }
       return count

@@ -13,24 +13,12 @@ import {
   parseLine,
   placeEntry,
   putEntry,
-  readHead,
   removeEntry,
   withDoc,
-  writeHead,
 } from './entries.ts'
-import type { Head, Line } from './entries.ts'
+import type { Head, Heads, Line } from './entries.ts'
 import type { Env } from './env.ts'
-import {
-  after,
-  auxPrefix,
-  collectionPrefix,
-  dedupeKey,
-  headKey,
-  lateKey,
-  logKey,
-  next,
-  numberOf,
-} from './keys.ts'
+import { after, auxPrefix, collectionPrefix, dedupeKey, lateKey, logKey, next, numberOf } from './keys.ts'
 import { floor, raiseFloor } from './numbers.ts'
 import { readPage } from './pages.ts'
 
@@ -44,6 +32,7 @@ const firstTime = -62_167_219_200_000
 export class LmdbArchive<T extends Doc> implements Archive<T> {
   readonly #env: Env
   readonly #catalogue: Catalogue
+  readonly #heads: Heads
   readonly #place: string
   readonly #now: () => number
   readonly #text: (doc: T) => string | undefined
@@ -51,6 +40,7 @@ export class LmdbArchive<T extends Doc> implements Archive<T> {
   constructor(
     env: Env,
     catalogue: Catalogue,
+    heads: Heads,
     opts: { readonly now: () => number; readonly text: (doc: T) => string | undefined },
     host: string,
     module: string,
@@ -58,6 +48,7 @@ export class LmdbArchive<T extends Doc> implements Archive<T> {
   ) {
     this.#env = env
     this.#catalogue = catalogue
+    this.#heads = heads
     this.#now = opts.now
     this.#text = opts.text
     this.#place = place(host, module, 'archive', name)
@@ -76,7 +67,7 @@ export class LmdbArchive<T extends Doc> implements Archive<T> {
     const bytes = encodeEntry(at, peer, dedupe, entry.doc)
     return await this.#env.write(() => {
       const collection = this.#catalogue.make(this.#place, []).number
-      const head = readHead(this.#env, collection, owner) ?? this.#newHead(collection)
+      const head = this.#heads.get(collection, owner) ?? this.#newHead(collection)
       if (dedupe !== undefined) {
         const first = this.#env.tables.aux.get(dedupeKey(head.archive, dedupe))
         if (first !== undefined) return { id: idOf(numberOf(first)), duplicate: true }
@@ -89,7 +80,7 @@ export class LmdbArchive<T extends Doc> implements Archive<T> {
       placeEntry(bytes, head.high, stray)
       const line: Line = { at, high: head.high, stray, with: peer, dedupe, docAt: 0 }
       putEntry(this.#env, head.archive, head.last, bytes, line)
-      writeHead(this.#env, collection, owner, head)
+      this.#heads.set(collection, owner, head)
       return { id: idOf(head.last), duplicate: false }
     }, bytes.length + 200)
   }
@@ -151,11 +142,6 @@ export class LmdbArchive<T extends Doc> implements Archive<T> {
     }
   }
 
-  /** Deletes the archive of an owner; the number of its entries. */
-  async drop(owner: string): Promise<number> {
-    return await dropArchive(this.#env, this.#catalogue, this.#place, owner)
-  }
-
   #newHead(collection: number): Head {
     // Not from 0 when an owner was dropped: it may be the same one, whose clients remember ids.
     const last = floor(this.#env, collection)
@@ -165,7 +151,7 @@ export class LmdbArchive<T extends Doc> implements Archive<T> {
 
   #head(owner: string): { readonly collection: number; readonly head: Head } | undefined {
     const collection = this.#catalogue.find(this.#place)?.number
-    const head = collection === undefined ? undefined : readHead(this.#env, collection, owner)
+    const head = collection === undefined ? undefined : this.#heads.get(collection, owner)
     return collection === undefined || head === undefined ? undefined : { collection, head }
   }
 
@@ -179,7 +165,7 @@ export class LmdbArchive<T extends Doc> implements Archive<T> {
       if (found === undefined) return 0
       const lines = pick(found.head)
       for (const [n, line] of lines) removeEntry(this.#env, found.head, n, line)
-      if (lines.length > 0) writeHead(this.#env, found.collection, owner, found.head)
+      if (lines.length > 0) this.#heads.set(found.collection, owner, found.head)
       return lines.length
     }, batch * 300)
   }
@@ -263,6 +249,7 @@ function lastToGo(env: Env, head: Head, keep: number): number {
 export async function dropArchive(
   env: Env,
   catalogue: Catalogue,
+  heads: Heads,
   at: string,
   owner: string,
 ): Promise<number> {
@@ -270,7 +257,7 @@ export async function dropArchive(
   for (;;) {
     const removed = await env.write(() => {
       const collection = catalogue.find(at)?.number
-      const head = collection === undefined ? undefined : readHead(env, collection, owner)
+      const head = collection === undefined ? undefined : heads.get(collection, owner)
       if (collection === undefined || head === undefined) return 0
       const lines: (readonly [number, Line])[] = []
       const range = { start: logKey(head.archive, 0), end: after(auxPrefix(head.archive)), limit: batch }
@@ -278,10 +265,10 @@ export async function dropArchive(
         lines.push([numberOf(key), parseLine(value)])
       })
       for (const [n, line] of lines) removeEntry(env, head, n, line)
-      if (lines.length === batch) writeHead(env, collection, owner, head)
+      if (lines.length === batch) heads.set(collection, owner, head)
       else {
         raiseFloor(env, collection, head.last)
-        env.tables.heads.remove(headKey(collection, owner))
+        heads.remove(collection, owner)
       }
       return lines.length
     }, batch * 300)

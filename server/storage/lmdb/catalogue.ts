@@ -34,11 +34,12 @@ export class Catalogue {
 
   constructor(env: Env) {
     this.#env = env
-    env.onGroup(
-      () => this.#refresh(),
+    env.onGroup({
+      begin: () => this.#refresh(),
+      end: () => undefined,
       // What was made in a transaction that is undone must be made again.
-      () => this.#known.clear(),
-    )
+      failed: () => this.#known.clear(),
+    })
   }
 
   /** Checks the version of the layout. Throws StoreUnavailable when a later version of the server wrote it. */

@@ -42,29 +42,62 @@ export function isStray(head: Head, atMs: number, nowMs: number): boolean {
   return atMs < head.high || atMs > nowMs + futureMs
 }
 
-/** Reads the numbers of an archive; within a read or a write. */
-export function readHead(env: Env, collection: number, owner: string): Head | undefined {
-  const stored = env.tables.heads.get(headKey(collection, owner))
-  return stored === undefined ? undefined : parseHead(stored)
+/** The numbers of archives. In a transaction those of one archive are read and stored once, however many entries it gets. */
+export class Heads {
+  readonly #env: Env
+  readonly #changed = new Map<string, { readonly key: Buffer; readonly head: Head }>()
+
+  constructor(env: Env) {
+    this.#env = env
+    const forget = () => this.#changed.clear()
+    env.onGroup({ begin: forget, end: () => this.#store(), failed: forget })
+  }
+
+  /** Those of one archive; within a read or a write. */
+  get(collection: number, owner: string): Head | undefined {
+    const changed = this.#changed.get(`${collection} ${owner}`)
+    if (changed !== undefined) return changed.head
+    const stored = this.#env.tables.heads.get(headKey(collection, owner))
+    return stored === undefined ? undefined : parseHead(stored)
+  }
+
+  /** Stores them at the end of the transaction; within a write. */
+  set(collection: number, owner: string, head: Head): void {
+    const name = `${collection} ${owner}`
+    if (!this.#changed.has(name)) this.#changed.set(name, { key: headKey(collection, owner), head })
+  }
+
+  /** Deletes them; within a write. */
+  remove(collection: number, owner: string): void {
+    this.#changed.delete(`${collection} ${owner}`)
+    this.#env.tables.heads.remove(headKey(collection, owner))
+  }
+
+  #store(): void {
+    for (const { key, head } of this.#changed.values()) this.#env.tables.heads.put(key, headBytes(head))
+    this.#changed.clear()
+  }
 }
 
 /** The numbers of an archive from the value of their row. */
 export function parseHead(stored: Buffer): Head {
-  const [archive = 0, last = 0, count = 0, strays = 0, high = 0] = [0, 8, 16, 24, 32].map((at) =>
-    stored.readDoubleBE(at),
-  )
-  return { archive, last, count, strays, high }
+  return {
+    archive: stored.readDoubleBE(0),
+    last: stored.readDoubleBE(8),
+    count: stored.readDoubleBE(16),
+    strays: stored.readDoubleBE(24),
+    high: stored.readDoubleBE(32),
+  }
 }
 
-/** Stores the numbers of an archive; within a write. */
-export function writeHead(env: Env, collection: number, owner: string, head: Head): void {
+function headBytes(head: Head): Buffer {
   const bytes = Buffer.allocUnsafe(40)
   bytes.writeDoubleBE(head.archive, 0)
   bytes.writeDoubleBE(head.last, 8)
   bytes.writeDoubleBE(head.count, 16)
   bytes.writeDoubleBE(head.strays, 24)
   bytes.writeDoubleBE(head.high, 32)
-  env.tables.heads.put(headKey(collection, owner), bytes)
+  return bytes
 }
 
 // form(1) flags(1) at(8) high(8) with-length(2) dedupe-length(2) with dedupe document
@@ -131,7 +164,7 @@ export function putEntry(env: Env, archive: number, n: number, bytes: Buffer, li
   log.put(logKey(archive, n), bytes)
   aux.put(withKey(archive, line.with, n), nothing)
   if (line.stray) aux.put(lateKey(archive, line.at, n), nothing)
-  if (line.dedupe !== undefined) aux.put(dedupeKey(archive, line.dedupe), logKey(archive, n))
+  if (line.dedupe !== undefined) aux.put(dedupeKey(archive, line.dedupe), logKey(archive, n).subarray(6))
 }
 
 /** Deletes an entry with its rows; within a write. */

@@ -42,6 +42,16 @@ export interface Range {
   readonly offset?: number
 }
 
+/** Who keeps something from one transaction to the next, or through one. */
+export interface GroupWatcher {
+  /** At the start of a transaction; may read and write. */
+  begin(): void
+  /** After the last write of it; may read and write. */
+  end(): void
+  /** It could not be committed: nothing of it is there. */
+  failed(): void
+}
+
 interface Waiting {
   run(): unknown
   resolve(value: unknown): void
@@ -62,7 +72,11 @@ const maxWaitingBytes = 256 * 1024 * 1024
 const maxUnflushed = 2
 const patienceMs = 30_000
 const hangs = 'the store does not answer: is the disk full, or is it failing?'
-const identity = { encode: (bytes: Buffer) => bytes, decode: (bytes: Buffer) => bytes }
+// As bytes, and without a copy: an encoding of 'binary' would copy what is read.
+const binary = {
+  keyEncoding: 'binary',
+  encoder: { encode: (bytes: Buffer) => bytes, decode: (bytes: Buffer) => bytes },
+} as const
 
 /** An open environment. */
 export class Env {
@@ -77,8 +91,7 @@ export class Env {
   #stalled = false
   readonly #inFlight = new Set<readonly Waiting[]>()
   #writing = false
-  #beforeGroup: () => void = () => undefined
-  #afterFailure: () => void = () => undefined
+  readonly #watchers: GroupWatcher[] = []
   #drained: () => void = () => undefined
   #since = 0
   readonly #watch: NodeJS.Timeout
@@ -91,8 +104,6 @@ export class Env {
       noSubdir: false,
       maxDbs: tables.length + 1,
       maxReaders: 256,
-      keyEncoding: 'binary',
-      encoder: identity,
       // The queue below makes the groups; that of lmdb-js leaves a rejection unhandled when a commit fails.
       eventTurnBatching: false,
       separateFlushed: true,
@@ -120,10 +131,9 @@ export class Env {
     return this.#state === 'open' && !this.#stalled
   }
 
-  /** Runs `before` at the start of each transaction, `failed` after one that could not be committed. */
-  onGroup(before: () => void, failed: () => void): void {
-    this.#beforeGroup = before
-    this.#afterFailure = failed
+  /** Calls `watcher` with each transaction. */
+  onGroup(watcher: GroupWatcher): void {
+    this.#watchers.push(watcher)
   }
 
   /** What `fn` reads, from the latest committed state; `fn` must not wait. Throws StoreUnavailable when closed. */
@@ -206,7 +216,7 @@ export class Env {
         this.#progress()
       },
       (error: unknown) => {
-        this.#afterFailure()
+        for (const { failed } of this.#watchers) failed()
         const failure = unwritten(error)
         for (const { reject } of group) reject(failure)
         this.#inFlight.delete(group)
@@ -239,8 +249,8 @@ export class Env {
   #run(group: readonly Waiting[]): readonly (() => void)[] {
     this.#writing = true
     try {
-      this.#beforeGroup()
-      return group.map(({ run, resolve, reject }) => {
+      for (const { begin } of this.#watchers) begin()
+      const results = group.map(({ run, resolve, reject }) => {
         try {
           const value = run()
           return () => resolve(value)
@@ -248,6 +258,8 @@ export class Env {
           return () => reject(error)
         }
       })
+      for (const { end } of this.#watchers) end()
+      return results
     } finally {
       this.#writing = false
     }
@@ -265,17 +277,15 @@ export class Env {
   }
 
   #table(name: TableName): Table {
-    const db: Database<Buffer, Buffer> = this.#root.openDB<Buffer, Buffer>(name, {
-      keyEncoding: 'binary',
-    })
+    const db: Database<Buffer, Buffer> = this.#root.openDB<Buffer, Buffer>(name, binary)
     const checkWriting = () => {
       if (!this.#writing) throw new Error('a write outside of a transaction')
     }
     return {
-      get: (key) => own(db.get(key)),
+      get: (key) => view(db.get(key)),
       has: (key) => db.get(key) !== undefined,
       range(q, visit) {
-        for (const { key, value } of db.getRange(options(q))) if (visit(key, own(value)) === false) break
+        for (const { key, value } of db.getRange(options(q))) if (visit(key, view(value)) === false) break
       },
       keys: (q) => [...db.getKeys(options(q))],
       put(key, value) {
@@ -296,13 +306,16 @@ function options({ start, end, limit, reverse = false, offset = 0 }: Range): Ran
   return { start: end, end: start, limit, offset, reverse, exclusiveStart: true, inclusiveEnd: true }
 }
 
-// Large values come as a view of the map that is not a Buffer.
-function own(bytes: Buffer): Buffer
-function own(bytes: Buffer | undefined): Buffer | undefined
-function own(bytes: Buffer | undefined): Buffer | undefined {
-  if (bytes === undefined || bytes instanceof Buffer) return bytes
-  const view: Uint8Array = bytes
-  return Buffer.from(view.buffer, view.byteOffset, view.byteLength)
+// Values come in a buffer that is larger than it says and used again, large ones as a view of the map.
+function view(bytes: Buffer): Buffer
+function view(bytes: Buffer | undefined): Buffer | undefined
+function view(bytes: Buffer | undefined): Buffer | undefined {
+  if (bytes === undefined) return undefined
+  return bytes instanceof Buffer ? bytes.subarray(0, bytes.length) : asBuffer(bytes)
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
 function unwritten(error: unknown): Error {
