@@ -119,6 +119,11 @@ export interface Transport {
   write(text: string): boolean
   pause(): void
   resume(): void
+  /**
+   * frames: how many bytes one message may have from now on; a larger one ends the connection. The stream calls it when its
+   * limits change, so that nobody makes us keep more than the parser would take.
+   */
+  setMaxFrame?(bytes: number): void
   /** Upgrades to TLS as server; tcp only. `host` picks the default certificate. */
   startTls(host: string): void
   /** Sends what is buffered, then closes. */

@@ -6,10 +6,16 @@ import { request as requestTls } from 'node:https'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Host } from '../../server/host.ts'
 import { type HttpServer, type HttpSettings, startHttp } from '../../server/http.ts'
+import { type AnyModule, Loader } from '../../server/loader.ts'
 import type { Http } from '../../server/module.ts'
+import { Router } from '../../server/router.ts'
+import { openMemory } from '../../server/storage/memory.ts'
+import { Telemetry } from '../../server/telemetry.ts'
 import { Tls } from '../../server/tls.ts'
-import { recordingLog } from './sink.ts'
+import { VirtualClock } from './clock.ts'
+import { Accepted, recordingLog } from './sink.ts'
 
 /** A response, read to its end. */
 export interface Answer {
@@ -24,6 +30,7 @@ export class WebServer implements AsyncDisposable {
   readonly server: HttpServer
   readonly folder: string
   readonly #open: Socket[] = []
+  readonly #loaders: Loader[] = []
 
   private constructor(server: HttpServer, folder: string, log: ReturnType<typeof recordingLog>) {
     this.server = server
@@ -100,7 +107,30 @@ export class WebServer implements AsyncDisposable {
     return all
   }
 
+  /** Loads modules of the server ('' as host) or of one host; `accepted` gets the connections they accept. */
+  async load(host: string, defs: readonly AnyModule[], config: Readonly<Record<string, object>> = {}) {
+    const clock = new VirtualClock()
+    const { log } = this
+    const store = await openMemory({ now: () => clock.now() })
+    const accepted = new Accepted()
+    const loader = new Loader({
+      host: new Host(host, { clock, log, store }),
+      scope: host === '' ? 'server' : 'host',
+      hosts: ['a.example', 'b.example'],
+      router: new Router(new Map()),
+      clock,
+      log,
+      telemetry: new Telemetry(),
+      http: (module, name) => this.server.httpFor(module, name),
+      accept: accepted.accept,
+    })
+    await loader.loadAll(defs, new Map(Object.entries(config)))
+    this.#loaders.push(loader)
+    return { loader, clock, accepted }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    for (const loader of this.#loaders) await loader.unloadAll()
     for (const socket of this.#open) socket.destroy()
     await this.server.close()
     await rm(this.folder, { recursive: true, force: true })
