@@ -196,7 +196,11 @@ async function startOwn(command: Command): Promise<MongoServer> {
 }
 
 async function start(command: Command, port: number, folder: string): Promise<ChildProcess> {
-  const child = spawn(command.file, [...command.args(port, folder)], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(command.file, [...command.args(port, folder)], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // FerretDB reads whole collections; collecting garbage less often saves a quarter of its time.
+    env: { ...process.env, GOGC: '800' },
+  })
   const killWithUs = (): boolean => child.kill('SIGKILL')
   process.once('exit', killWithUs)
   child.once('close', () => process.off('exit', killWithUs))

@@ -17,6 +17,8 @@ export class MongoCounter implements Counter {
   readonly #connection: Connection
   readonly #rows: Collection<Row>
   readonly #host: string
+  /** Calls that wait for the one under way, by counter. */
+  readonly #waiting = new Map<string, PromiseWithResolvers<number>[]>()
 
   constructor(connection: Connection, rows: Collection<Row>, host: string) {
     this.#connection = connection
@@ -25,16 +27,42 @@ export class MongoCounter implements Counter {
   }
 
   async next(owner: string): Promise<number> {
-    return this.#connection.track(this.#next(this.#id(owner)))
+    const id = this.#id(owner)
+    const done = Promise.withResolvers<number>()
+    const waiting = this.#waiting.get(id)
+    if (waiting !== undefined) waiting.push(done)
+    else {
+      this.#waiting.set(id, [done])
+      void this.#connection.track(this.#run(id))
+    }
+    return done.promise
   }
 
-  async #next(id: string): Promise<number> {
+  /** Gives numbers in the order of the calls, those that wait in one step; never rejects. */
+  async #run(id: string): Promise<void> {
+    for (;;) {
+      const waiting = this.#waiting.get(id) ?? []
+      if (waiting.length === 0) {
+        this.#waiting.delete(id)
+        return
+      }
+      this.#waiting.set(id, [])
+      try {
+        const last = await this.#add(id, waiting.length)
+        for (const [i, done] of waiting.entries()) done.resolve(last - waiting.length + 1 + i)
+      } catch (error) {
+        for (const done of waiting) done.reject(error)
+      }
+    }
+  }
+
+  async #add(id: string, count: number): Promise<number> {
     for (let tries = 1; ; tries += 1) {
       try {
         const row = await this.#connection.run((opts) =>
           this.#rows.findOneAndUpdate(
             { _id: id },
-            { $inc: { n: 1 }, $unset: { gone: '' } },
+            { $inc: { n: count }, $unset: { gone: '' } },
             { upsert: true, returnDocument: 'after', ...opts },
           ),
         )
