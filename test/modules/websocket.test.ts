@@ -68,12 +68,13 @@ async function start(config: object = {}, settings: Parameters<typeof WebServer.
       const index = loaded.accepted.sinks.length
       const url = `${tls ? 'wss' : 'ws'}://127.0.0.1:${web.port(tls ? 1 : 0)}${path}`
       const headers = { host: 'a.example', ...opts.headers }
-      const ws = new WebSocket(url, ['xmpp'], {
+      const options: ClientOptions & { servername: string } = {
         rejectUnauthorized: false,
         servername: 'a.example',
         ...opts,
         headers,
-      })
+      }
+      const ws = new WebSocket(url, ['xmpp'], options)
       open.push(ws)
       await once(ws, 'open')
       return { ws, sink: await loaded.accepted.sink(index) }
