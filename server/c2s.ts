@@ -46,6 +46,10 @@ export interface C2sEnv {
   limits: C2sLimits
 }
 
+/** §4.7.4: the language of our own texts, whatever the client prefers. */
+const LANG = 'en'
+/** Default namespaces of a client's header: of its stanzas, or none (§4.8.2: each element names its own). */
+const CONTENT_NAMESPACES: ReadonlySet<string> = new Set([NS.CLIENT, NS.STREAM, ''])
 /** How often deadlines are looked at: one timer for all sessions. */
 const SWEEP_MS = 5_000
 
@@ -120,9 +124,14 @@ export class C2s implements SessionDriver {
   header(session: ClientSession, root: Element): void {
     const first = session.id === ''
     const framed = session.stream.transport.framing === 'frames'
+    const from = root.attr('from')
+    session.claimed = from === undefined ? undefined : tryJid(from) // first, so that errors are addressed (§4.9.1.2)
     if (framed ? !root.is('open', NS.FRAMING) : !root.is('stream', NS.STREAM))
       throw new StreamError(root.ns === NS.STREAM ? 'bad-format' : 'invalid-namespace') // §4.9.3.1, §4.9.3.10
     if (!first && session.bound) throw new StreamError('bad-format', 'no new stream here')
+    // §4.8.3: servers and components have ports of their own
+    if (!framed && !CONTENT_NAMESPACES.has(session.stream.peerContentNs))
+      throw new StreamError('invalid-namespace')
     this.#lang(session, root)
     const to = root.attr('to')
     // §4.9.3.6, §4.7.2: the host must be one of ours, and stay the same
@@ -131,10 +140,8 @@ export class C2s implements SessionDriver {
       domain === undefined || domain.local !== '' || domain.resource !== ''
         ? undefined
         : this.#env.hosts.get(domain.domain)
-    const from = root.attr('from')
-    session.claimed = from === undefined ? undefined : tryJid(from)
-    const answered = { from: host?.name, to: session.jid?.toString() ?? session.claimed?.bare.toString() }
-    this.#answer(session, answered)
+    // §4.7.2: to whom the client said it is, or to nobody; §4.9.1.3: from a host of ours in any case
+    this.#answer(session, { from: host?.name ?? this.#name(session), to: session.claimed?.bare.toString() })
     if (to === undefined) throw new StreamError('host-unknown', 'the header names no host')
     if (host === undefined)
       throw new StreamError(domain === undefined ? 'improper-addressing' : 'host-unknown')
@@ -157,15 +164,20 @@ export class C2s implements SessionDriver {
   #answer(session: ClientSession, attrs: HeaderAttrs): void {
     const id = randomBytes(15).toString('base64url') // §4.7.3: unique and unpredictable
     session.id = session.id === '' ? id : session.id
-    session.stream.sendHeader({ ...attrs, id, version: '1.0', 'xml:lang': session.lang || 'en' })
+    session.stream.sendHeader({ ...attrs, id, version: '1.0', 'xml:lang': LANG })
   }
 
   errorHeader(session: ClientSession): HeaderAttrs {
-    const from = session.vhost?.name ?? [...this.#env.hosts.keys()][0]
-    return { from, id: randomBytes(15).toString('base64url'), version: '1.0', 'xml:lang': 'en' }
+    const to = session.claimed?.bare.toString()
+    const id = randomBytes(15).toString('base64url')
+    return { from: this.#name(session), to, id, version: '1.0', 'xml:lang': LANG }
   }
 
-  /** §4.7.4: the default language of what the client sends; ours is the same, texts are English. */
+  #name(session: ClientSession): string | undefined {
+    return session.vhost?.name ?? this.#env.hosts.keys().next().value
+  }
+
+  /** §4.7.4: the default language of what the client sends. */
   #lang(session: ClientSession, root: Element): void {
     const lang = root.attr('xml:lang') ?? ''
     if (lang !== '' && (lang.length > 64 || !/^[A-Za-z0-9-]+$/.test(lang)))
@@ -362,7 +374,7 @@ export class C2s implements SessionDriver {
     const { limits } = this.#env
     for (const session of this.#sessions) {
       if (!session.isBound()) {
-        // RFC 6120 §4.9.3.3 connection-timeout
+        // RFC 6120 §4.9.3.4
         if (now >= session.deadlineAt) session.close('connection-timeout', 'not logged in in time')
       } else if (now - Math.max(session.stream.lastReceivedAt, session.idleToldAt) >= limits.idleMs) {
         session.idleToldAt = now

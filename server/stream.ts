@@ -6,7 +6,7 @@
 import type { Clock } from './clock.ts'
 import type { Log, Transport, TransportSink } from './module.ts'
 import { type Element, el } from './xmpp/element.ts'
-import { StreamError } from './xmpp/errors.ts'
+import { notWellFormed, StreamError } from './xmpp/errors.ts'
 import { NS } from './xmpp/ns.ts'
 import { Parser, type ParserLimits, parseXml } from './xmpp/parser.ts'
 
@@ -52,6 +52,8 @@ type State = 'open' | 'closing' | 'closed'
 
 /** Output of one event-loop turn is written at its end, once per stream. */
 const dirty: XmlStream[] = []
+/** RFC 7395 §3.3.2 and what stands in their place on byte streams. */
+const HEADER_NAMES: ReadonlySet<string> = new Set(['open', 'close', 'stream'])
 /** Output that is not held back until the end of the turn. */
 const FLUSH_CHARS = 64 * 1024
 
@@ -71,6 +73,8 @@ export class XmlStream implements TransportSink {
   #rate: RateLimit | undefined
   #state: State = 'open'
   #headerSent = false
+  /** Framed transports: the next frame must be <open/>. */
+  #awaitsOpen = true
   #out = ''
   #queued = false
   #blocked = false
@@ -109,6 +113,11 @@ export class XmlStream implements TransportSink {
     return this.#blocked
   }
 
+  /** Default namespace of the peer's header, '' when none (RFC 6120 §4.8.2). Byte streams only. */
+  get peerContentNs(): string {
+    return this.#parser?.contentNs ?? ''
+  }
+
   // ---- input ----
 
   /** From the transport. */
@@ -137,15 +146,20 @@ export class XmlStream implements TransportSink {
 
   /** RFC 7395 §3.3: each frame is one complete element. */
   #frame(text: string): void {
+    if (!text.startsWith('<')) throw notWellFormed('a frame begins with "<"')
     const element = parseXml(text, this.#limits)
     if (element.ns !== NS.FRAMING) {
-      // §3.3.3: a stanza before <open/> has no stream to belong to
-      this.#owner.element(element)
-      return
+      if (!this.#awaitsOpen) return this.#owner.element(element)
+      // §3.3.2, §3.4: a header of another namespace; anything else has no stream to belong to
+      throw new StreamError(HEADER_NAMES.has(element.name) ? 'invalid-namespace' : 'not-authorized')
     }
-    if (element.name === 'open') this.#owner.header(element)
-    else if (element.name === 'close') this.#peerClosed()
-    else throw new StreamError('unsupported-stanza-type')
+    if (element.name === 'close') this.#peerClosed()
+    else if (element.name !== 'open') throw new StreamError('unsupported-stanza-type')
+    else if (!this.#awaitsOpen) throw new StreamError('bad-format', 'no new stream here')
+    else {
+      this.#awaitsOpen = false
+      this.#owner.header(element)
+    }
   }
 
   /** Runs input handling; its exceptions end the stream. */
@@ -176,6 +190,7 @@ export class XmlStream implements TransportSink {
   /** Expects a new header (RFC 6120 §4.3.3). What follows in the same chunk belongs to the new stream. */
   restart(): void {
     this.#headerSent = false
+    this.#awaitsOpen = true
     this.#parser?.reset()
   }
 
