@@ -4,7 +4,7 @@
  * and tells 'auth:result'. Which element a reply becomes is the business of its callers.
  */
 import type { Ctx, Session, StreamStep, TlsInfo } from '../../server/module.ts'
-import { SaslError } from '../../server/xmpp/errors.ts'
+import { type SaslCondition, SaslError } from '../../server/xmpp/errors.ts'
 import { type JID, makeJid, tryJid } from '../../server/xmpp/jid.ts'
 import { decodeBase64, encodeBase64, prepareLocal } from './encoding.ts'
 import type {
@@ -162,13 +162,13 @@ export class Sasl implements SaslService {
     return phase.kind === 'waiting' && phase.exchange.profile === profile
   }
 
-  /** Why this stream cannot use the mechanism. */
-  #refusal(s: Session, profile: Profile, mechanism: Mechanism): SaslError | undefined {
-    if (mechanism.profiles?.includes(profile) === false) return new SaslError('invalid-mechanism')
+  /** Why this stream cannot use the mechanism. A condition, no error with a stack: most streams cannot use most mechanisms. */
+  #refusal(s: Session, profile: Profile, mechanism: Mechanism): SaslCondition | undefined {
+    if (mechanism.profiles?.includes(profile) === false) return 'invalid-mechanism'
     // RFC 6120 §6.3.4, §6.5.4; XEP-0388 knows no login without TLS
     const inClear = !this.#policy.requireTls && profile === 'sasl' && !mechanism.needsTls
-    if (!inClear && !s.is('secure')) return new SaslError('encryption-required')
-    return mechanism.usable(s, this.bindings(s)) ? undefined : new SaslError('invalid-mechanism')
+    if (!inClear && !s.is('secure')) return 'encryption-required'
+    return mechanism.usable(s, this.bindings(s)) ? undefined : 'invalid-mechanism'
   }
 
   async begin(s: Session, request: SaslRequest): Promise<SaslReply> {
@@ -180,7 +180,7 @@ export class Sasl implements SaslService {
     if (mechanism === undefined) return this.#fail(s, undefined, new SaslError('invalid-mechanism'))
     const exchange = new Exchange(this, s, request, mechanism)
     const refusal = this.#refusal(s, request.profile, mechanism)
-    if (refusal !== undefined) return this.#fail(s, exchange, refusal)
+    if (refusal !== undefined) return this.#fail(s, exchange, new SaslError(refusal))
     return this.#guarded(s, exchange, () => {
       this.checkLimits(exchange, undefined)
       const step = mechanism.start(exchange)
