@@ -182,6 +182,7 @@ export class XmlStream implements TransportSink {
   setLimits(limits: ParserLimits, rate: RateLimit | undefined): void {
     this.#limits = limits
     if (this.#parser !== undefined) this.#parser.limits = limits
+    this.transport.setMaxFrame?.(limits.maxBytes)
     this.#rate = rate
     this.#allowance = rate?.burstBytes ?? 0
     this.#allowanceAt = this.#env.clock.now()
