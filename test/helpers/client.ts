@@ -47,6 +47,11 @@ export class Client extends Connection {
     )
   }
 
+  /** A stanza that the text itself does not put in a namespace: over WebSocket there is no stream header to inherit from. */
+  sendStanza(text: string): void {
+    this.send(this.via === 'websocket' ? text.replace(/^<(\w+)/, "<$1 xmlns='jabber:client'") : text)
+  }
+
   closeStream(): void {
     this.send(this.via === 'websocket' ? `<close xmlns='${NS_FRAMING}'/>` : '</stream:stream>')
   }
@@ -151,7 +156,9 @@ export class Client extends Connection {
   /** A ping to the server and back (XEP-0199): everything the server sent before has arrived. */
   async ping(): Promise<void> {
     const id = `barrier-${(this.#barriers += 1)}`
-    this.send(`<iq type='get' id='${id}' to='${this.address.domain}'><ping xmlns='urn:xmpp:ping'/></iq>`)
+    this.sendStanza(
+      `<iq type='get' id='${id}' to='${this.address.domain}'><ping xmlns='urn:xmpp:ping'/></iq>`,
+    )
     await this.eventually(onePattern(`<iq id='${id}' type='(result|error)' etc=''>...</iq>`))
   }
 
@@ -159,7 +166,7 @@ export class Client extends Connection {
   async reach(other: Client): Promise<void> {
     const id = `barrier-${this.name}-${(this.#barriers += 1)}`.replaceAll('/', '-')
     const hints = `<no-store xmlns='urn:xmpp:hints'/><no-copy xmlns='urn:xmpp:hints'/><private xmlns='urn:xmpp:carbons:2'/>`
-    this.send(`<message type='headline' id='${id}' to='${escapeXML(other.jid)}'>${hints}</message>`)
+    this.sendStanza(`<message type='headline' id='${id}' to='${escapeXML(other.jid)}'>${hints}</message>`)
     const marker = onePattern(`<message id='${id}' etc=''>...</message>`)
     const holds = (client: Client) =>
       client.inbox.some((i) => i.kind === 'element' && matchElement(marker, i.el, new Map()) === undefined)
@@ -260,7 +267,7 @@ export class Client extends Connection {
   /** Resource binding (RFC 6120 §7). */
   async bind(resource?: string): Promise<string> {
     const wish = resource === undefined ? '' : `<resource>${escapeXML(resource)}</resource>`
-    this.send(`<iq type='set' id='bind'><bind xmlns='${NS_BIND}'>${wish}</bind></iq>`)
+    this.sendStanza(`<iq type='set' id='bind'><bind xmlns='${NS_BIND}'>${wish}</bind></iq>`)
     const result = await this.expect(
       `<iq type='result' id='bind' etc=''><bind xmlns='${NS_BIND}'><jid>*</jid></bind></iq>`,
     )
@@ -270,7 +277,7 @@ export class Client extends Connection {
 
   /** Presence; waits for the copy the server sends to the resource itself (RFC 6121 §4.2.2). */
   async goOnline(priority?: number): Promise<void> {
-    this.send(
+    this.sendStanza(
       priority === undefined ? '<presence/>' : `<presence><priority>${priority}</priority></presence>`,
     )
     await this.eventually(`<presence from='${escapeXML(this.jid)}' etc=''>...</presence>`)
@@ -279,7 +286,7 @@ export class Client extends Connection {
   /** Asks for the roster (RFC 6121 §2.1.3), which also makes the resource interested in pushes; returns its query element. */
   async roster(): Promise<Element> {
     const id = `roster-${(this.#barriers += 1)}`
-    this.send(`<iq type='get' id='${id}'><query xmlns='jabber:iq:roster'/></iq>`)
+    this.sendStanza(`<iq type='get' id='${id}'><query xmlns='jabber:iq:roster'/></iq>`)
     const result = await this.eventually(`<iq type='result' id='${id}' etc=''>...</iq>`)
     return result.getChild('query', 'jabber:iq:roster') ?? this.fail('the answer has no roster')
   }

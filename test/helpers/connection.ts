@@ -13,7 +13,12 @@ import { type Element, NS_FRAMING, parseDocument, StreamReader } from './xml.ts'
 /** Where a server listens on 127.0.0.1, and what a client needs to trust it. */
 export interface Address {
   readonly domain: string
-  readonly ports: { readonly c2s: number; readonly c2sTls?: number; readonly http?: number }
+  readonly ports: {
+    readonly c2s: number
+    readonly c2sTls?: number
+    readonly http?: number
+    readonly https?: number
+  }
   readonly ca?: string // PEM file of the certificate to trust; absent: the certificate is not checked
   readonly webSocketPath?: string // '/xmpp-websocket' unless given
 }
@@ -174,10 +179,13 @@ export class Connection {
     socket.on('close', () => this.#closed())
   }
 
+  /** Over TLS where the server has a port for it. */
   async #connectWebSocket(): Promise<void> {
-    const { ports, domain, webSocketPath = '/xmpp-websocket' } = this.address
-    const url = `ws://127.0.0.1:${ports.http}${webSocketPath}`
-    const socket = new WebSocket(url, 'xmpp', { headers: { host: `${domain}:${ports.http}` } })
+    const { ports, domain, ca, webSocketPath = '/xmpp-websocket' } = this.address
+    const [scheme, port] = ports.https === undefined ? ['ws', ports.http] : ['wss', ports.https]
+    const trust = ca === undefined ? { rejectUnauthorized: false } : { ca: readFileSync(ca) }
+    const options = { headers: { host: `${domain}:${port}` }, servername: domain, ...trust }
+    const socket = new WebSocket(`${scheme}://127.0.0.1:${port}${webSocketPath}`, 'xmpp', options)
     socket.on('error', (error) => this.note('<', `[${error.message}]`))
     socket.on('close', () => this.#closed())
     socket.on('message', (data) => this.#frame(Buffer.isBuffer(data) ? data.toString() : ''))

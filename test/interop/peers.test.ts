@@ -1,7 +1,7 @@
 /** Runs the dialogues of test/scenarios against Prosody and ejabberd: what they share is the standard, not a habit of ours. */
 import { describe, it } from 'mocha'
 import { ejabberdProgram, prosodyProgram, startEjabberd, startProsody, type Peer } from '../helpers/peers.ts'
-import type { Target } from '../scenarios/run.ts'
+import type { Target } from '../scenarios/stage.ts'
 import { scenarioSuite } from '../scenarios/suite.ts'
 
 const only = process.env['ONLY']

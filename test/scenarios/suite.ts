@@ -1,7 +1,8 @@
 /** Turns the dialogue files of this folder into mocha tests against one server. */
 import { after, before, describe, it } from 'mocha'
 import { loadDialogues, type TargetName } from './format.ts'
-import { runDialogue, type Target } from './run.ts'
+import { runDialogue } from './run.ts'
+import type { Target } from './stage.ts'
 
 /** Declares one test per dialogue; `open` starts the server once for all of them. `only`: a regular expression on "file: title". */
 export function scenarioSuite(
