@@ -142,16 +142,8 @@ export default defineModule({
       'blocklist',
       (iq) => {
         const answer = (list: BlockList): Element => {
-          iq.afterReply(() => {
-            iq.session?.setFlag(FLAG, true)
-            const now = lists.of(iq.to.local)
-            if (iq.session === undefined || now instanceof Promise || now === list) return
-            // Changed between the answer and now, when nobody told this session.
-            const added = [...now.jids].filter((jid) => !list.jids.has(jid))
-            const removed = [...list.jids].filter((jid) => !now.jids.has(jid))
-            if (added.length > 0) pushTo(iq.session, 'block', added)
-            if (removed.length > 0) pushTo(iq.session, 'unblock', removed)
-          })
+          // Nothing comes between the list and the first push (§3.3).
+          iq.afterReply(() => iq.session?.setFlag(FLAG, true))
           return el('blocklist', NS.BLOCKING, {}, ...items([...list.jids])) // §3.2
         }
         const list = lists.of(iq.to.local)

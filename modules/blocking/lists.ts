@@ -95,9 +95,7 @@ export class BlockLists {
   /** The account has a session: its list stays in memory. */
   async sessionBound(local: string): Promise<void> {
     if (this.#online.has(local)) return
-    const list = await this.of(local)
-    this.#dropRecent(local)
-    this.#keep(local, list)
+    this.#keep(local, await this.of(local))
   }
 
   /** The account has no session any more. */

@@ -124,7 +124,7 @@ export function sizeOf(c: Contact): number {
 
 /** Whether clients see a difference: a "roster modification" (RFC 6121 §2.6.3). */
 export function differs(a: Contact, b: Contact): boolean {
-  if (a === b || (!a.listed && !b.listed)) return false
+  if (a === b) return false
   return (
     a.listed !== b.listed ||
     a.to !== b.to ||

@@ -6,11 +6,13 @@ import blocking from '../../modules/blocking/index.ts'
 import presence from '../../modules/presence/index.ts'
 import roster from '../../modules/roster/index.ts'
 import { type Ctx, defineModule } from '../../server/module.ts'
+import type { Store } from '../../server/storage/contract.ts'
+import { openMemory } from '../../server/storage/memory.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { parseJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { type TestClient, type TestHost, testHost } from '../helpers/host.ts'
-import { befriend, imAccounts, items, online, seen, setItem, wholeRoster } from '../helpers/im.ts'
+import { befriend, fromRemote, imAccounts, items, online, seen, setItem, wholeRoster } from '../helpers/im.ts'
 
 const start = (): Promise<TestHost> =>
   testHost({ modules: [roster, presence, blocking], accounts: imAccounts })
@@ -92,6 +94,17 @@ describe('blocking: presence', () => {
     expect([...romeo.take(), ...nurse.take()]).to.have.length(0)
   })
 
+  it('XEP-0191 §3.3: a subscriber that also got directed presence is told once', async () => {
+    await using host = await start()
+    const juliet = await online(host, 'juliet@example.org/a')
+    const romeo = await online(host, 'romeo@example.org/orchard')
+    await befriend(juliet, romeo)
+    await juliet.send(`<presence to='romeo@example.org/orchard'/>`)
+    romeo.take()
+    await command(juliet, 'block', 'romeo@example.org')
+    expect(seen(romeo.take())).to.deep.equal(['unavailable juliet@example.org/a'])
+  })
+
   it('XEP-0191 §3.3: removing a blocked contact tells him nothing', async () => {
     await using host = await start()
     const juliet = await online(host, 'juliet@example.org/a')
@@ -169,6 +182,57 @@ describe('blocking: memory', () => {
     expect(reads).to.equal(25_000)
     await lists.of('u0')
     expect(reads).to.equal(25_001)
+  })
+
+  it('a list that is read while it changes does not come back old', async () => {
+    await using host = await start()
+    const reading = Promise.withResolvers<{ readonly jids: readonly string[] } | undefined>()
+    const docs = {
+      get: () => reading.promise,
+      update: async (_owner: string, _key: string, edit: (old: undefined) => unknown) => edit(undefined),
+    }
+    const lists = new BlockLists({ storage: { docs: () => docs }, sessions: host.host } as unknown as Ctx)
+    const early = lists.of('juliet')
+    await lists.change(
+      'juliet',
+      () => new Set(['y.example']),
+      () => undefined,
+    )
+    reading.resolve(undefined)
+    await early
+    expect([...(await lists.of('juliet')).jids]).to.deep.equal(['y.example'])
+  })
+
+  it('presence for an account that is offline costs no reading', async () => {
+    const store = await openMemory()
+    let reads = 0
+    const { open } = store
+    const counted = (docs: object): object =>
+      new Proxy(docs, {
+        get(target, key) {
+          if (key === 'get') reads++
+          const value: unknown = Reflect.get(target, key)
+          return typeof value === 'function' ? value.bind(target) : value
+        },
+      })
+    const counting: Store = {
+      ...store,
+      open: (name, module) => {
+        const storage = open(name, module)
+        if (module !== 'blocking') return storage
+        return { ...storage, docs: (collection) => counted(storage.docs(collection)) as never }
+      },
+    }
+    await using host = await testHost({
+      modules: [roster, presence, blocking],
+      accounts: imAccounts,
+      store: counting,
+    })
+    for (const type of ['', ` type='unavailable'`])
+      await fromRemote(host, `<presence from='x@example.net' to='juliet@example.org'${type}/>`)
+    expect(reads).to.equal(0)
+    await fromRemote(host, `<presence from='x@example.net' to='juliet@example.org' type='subscribe'/>`)
+    expect(reads).to.equal(1)
   })
 
   it('a deleted account leaves nothing behind, and its successor of the same name has blocked nobody', async () => {

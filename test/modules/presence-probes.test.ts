@@ -179,6 +179,30 @@ describe('presence: probes', () => {
   })
 })
 
+describe('presence: lookups of accounts here', () => {
+  it('a contact that has still to decide about a request is left to decide', async () => {
+    await using host = await startIm()
+    const docs = host.store.open('example.org', 'roster').docs('contacts')
+    await docs.put('juliet', 'romeo@example.org', { v: 1, to: true, listed: true })
+    const request = `<presence xmlns='jabber:client' from='juliet@example.org' to='romeo@example.org' type='subscribe'/>`
+    await docs.put('romeo', 'juliet@example.org', { v: 0, request })
+    await online(host, 'romeo@example.org/orchard')
+    const juliet = await online(host, 'juliet@example.org/balcony')
+    const [contact] = [...(await host.service('roster').of('juliet')).contacts()]
+    expect(contact!.to).to.equal(true)
+    expect(juliet.take()).to.have.length(0)
+  })
+
+  it('RFC 6121 §4.3.1: nothing is read for contacts that are offline', async () => {
+    await using host = await startIm()
+    const docs = host.store.open('example.org', 'roster').docs('contacts')
+    for (const peer of ['romeo', 'nurse'])
+      await docs.put('juliet', `${peer}@example.org`, { v: 1, to: true, from: true, listed: true })
+    await online(host, 'juliet@example.org/balcony')
+    expect(await host.telemetry.registry.metrics()).to.match(/^hermod_roster_cached\{[^}]*\} 1$/m)
+  })
+})
+
 describe('presence: directed', () => {
   it('RFC 6121 §4.6.3 rule 2: delivered as it is; no later broadcasts; unavailable at the end', async () => {
     await using host = await startIm()
@@ -255,6 +279,11 @@ describe('presence: directed', () => {
     await juliet.send(`<presence type='unavailable'/>`)
     romeo.take()
     expect(await probe(romeo, 'juliet@example.org/balcony')).to.deep.equal([])
+    await juliet.send(`<presence to='romeo@example.org'/>`)
+    romeo.take()
+    expect(await probe(romeo, 'juliet@example.org/balcony')).to.deep.equal([
+      'available juliet@example.org/balcony',
+    ])
     expect(chamber.closed).to.equal(false)
   })
 
@@ -283,6 +312,29 @@ describe('presence: directed', () => {
     expect(got).to.deep.equal(['message ', 'presence 1', 'presence unavailable', 'presence 2'])
     await juliet.drop()
     expect(seen(romeo.take())).to.deep.equal(['unavailable juliet@example.org/balcony'])
+  })
+
+  it('RFC 6120 §7.7.2.2: a replaced session that ends late does not end what its successor has begun', async () => {
+    const stored = Promise.withResolvers<undefined>()
+    const slow = defineModule({
+      name: 'slow',
+      summary: 'test',
+      specs: [],
+      setup: (ctx) => ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, () => stored.promise),
+    })
+    await using host = await testHost({ modules: [roster, presence, slow], accounts: imAccounts })
+    const [juliet, romeo] = await friends(host)
+    const nurse = await online(host, 'nurse@example.org/x')
+    await juliet.send(`<presence to='nurse@example.org/x'/><presence to='nurse@example.org'/>`)
+    await juliet.send(`<message to='romeo@example.org'/>`)
+    const second = await host.client('juliet@example.org/balcony')
+    await second.send(`<presence id='new'/><presence to='nurse@example.org/x' id='new'/>`)
+    stored.resolve(undefined)
+    await host.settle()
+    expect(juliet.closed).to.equal(true)
+    expect(presences(romeo.take()).at(-1)?.attr('id')).to.equal('new')
+    const ends = nurse.take().filter((e) => e.attr('type') === 'unavailable')
+    expect(ends.map((e) => e.attr('to'))).to.deep.equal(['nurse@example.org'])
   })
 
   it('a session has only so many addressees at a time', async () => {

@@ -7,11 +7,13 @@ import { testHost } from '../helpers/host.ts'
 import {
   befriend,
   condition,
+  fromRemote,
   getRoster,
   imAccounts,
   online,
   pushes,
   seen,
+  setItem,
   startIm,
   wholeRoster,
 } from '../helpers/im.ts'
@@ -43,6 +45,23 @@ describe('roster: accounts and load', () => {
     expect(await host.store.purgeOwner('example.org', 'juliet')).to.equal(0)
   })
 
+  it('XEP-0077 §3.2: what still reaches an account while it is being deleted is not kept', async () => {
+    await using host = await startIm()
+    const juliet = await online(host, 'juliet@example.org/a')
+    await juliet.send(`<presence to='romeo@example.net' type='subscribe'/>`)
+    await host.host.hooks.chain('account:deleted').run({ account: juliet.jid.bare })
+    await host.store.purgeOwner('example.org', 'juliet')
+    for (const type of ['subscribe', 'subscribed', 'unsubscribed'])
+      await fromRemote(host, `<presence from='romeo@example.net' to='juliet@example.org' type='${type}'/>`)
+    await setItem(juliet, `<item jid='x@example.net'/>`)
+    await juliet.drop()
+    expect(await host.store.purgeOwner('example.org', 'juliet')).to.equal(0)
+    // who has the name next starts anew
+    const next = await host.client('juliet@example.org/b')
+    await setItem(next, `<item jid='y@example.net'/>`)
+    expect((await wholeRoster(next)).elements.map((e) => e.attr('jid'))).to.deep.equal(['y@example.net'])
+  })
+
   it('1,500 requests of one client: a message of another one is not held up until they are done', async () => {
     const names = Array.from({ length: 1500 }, (_, i) => `u${i}`)
     await using host = await testHost({ modules: [roster, presence], accounts: [...imAccounts, ...names] })
@@ -70,6 +89,7 @@ describe('roster: accounts and load', () => {
     const names = Array.from({ length: 2100 }, (_, i) => `u${i}`)
     await using host = await testHost({ modules: [roster, presence], accounts: [...imAccounts, ...names] })
     const juliet = await online(host, 'juliet@example.org/a')
+    await (await online(host, 'juliet@example.org/b')).close()
     for (const name of names)
       await host.router.route(
         parseXml(
@@ -83,6 +103,7 @@ describe('roster: accounts and load', () => {
     const first = await host.client('u0@example.org/x')
     expect(seen(await first.send('<presence/>'))).to.include('subscribe r@example.net')
     expect(juliet.closed).to.equal(false)
+    expect(host.service('roster').of('juliet')).to.not.be.instanceOf(Promise)
   })
 
   it('RFC 6121 §2.2: unloaded, the namespace is not served any more', async () => {
