@@ -34,7 +34,7 @@ export class StreamReader {
   #failure: Error | undefined
 
   constructor(events: ReaderEvents) {
-    const parser = sax.parser(true, { xmlns: true, position: false, strictEntities: true })
+    const parser = sax.parser(true, Object.assign({ xmlns: true, position: false }, { strictEntities: true }))
     const refuse = (what: string) => () => {
       this.#failure ??= new Error(`the other side sent ${what} (RFC 6120 §11.1)`)
     }
