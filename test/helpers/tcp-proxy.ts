@@ -13,6 +13,8 @@ export interface TcpProxy {
   onAnswer: ((bytes: Buffer) => boolean) | undefined
   /** While true nothing passes in either direction; connections stay open, new ones are accepted. */
   freeze(on: boolean): void
+  /** Resolves when no client is connected. */
+  idle(): Promise<void>
   /** Cuts all connections. */
   cut(): void
   /** While true new connections are cut at once. */
@@ -23,6 +25,7 @@ export interface TcpProxy {
 /** Starts a relay on a free port to this port. */
 export async function startTcpProxy(target: number): Promise<TcpProxy> {
   const sockets = new Set<Socket>()
+  const clients = new Set<Socket>()
   let frozen = false
   let refusing = false
 
@@ -42,6 +45,8 @@ export async function startTcpProxy(target: number): Promise<TcpProxy> {
       client.destroy()
       return
     }
+    clients.add(client)
+    client.on('close', () => clients.delete(client))
     const upstream = track(connect(target, '127.0.0.1'))
     const relay = (from: Socket, to: Socket, check: () => ((bytes: Buffer) => boolean) | undefined): void => {
       from.on('data', (bytes: Buffer) => {
@@ -71,6 +76,9 @@ export async function startTcpProxy(target: number): Promise<TcpProxy> {
         if (on) socket.pause()
         else socket.resume()
       }
+    },
+    async idle() {
+      for (const client of clients) await once(client, 'close')
     },
     cut() {
       for (const socket of sockets) socket.destroy()

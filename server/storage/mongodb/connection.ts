@@ -219,7 +219,8 @@ export async function connect(config: MongoConfig): Promise<Connection> {
     }
     const name = databaseName(config)
     let db = client.db(name, { readPreference: 'primary' })
-    const hello = await bounded(timeoutMs, client, () => db.command({ hello: 1 }))
+    // The library knows better what is wrong, so it may speak first.
+    const hello = await bounded(timeoutMs * 1.5, client, () => db.command({ hello: 1 }))
     const majority = (client.options.writeConcern?.w ?? 'majority') === 'majority'
     const clustered = typeof hello['setName'] === 'string' || hello['msg'] === 'isdbgrid'
     // What a reader has seen must not be rolled back by the next primary: a lower id could appear then.
@@ -232,15 +233,17 @@ export async function connect(config: MongoConfig): Promise<Connection> {
     return connection
   } catch (error) {
     await client?.close()
-    const reason = error instanceof Error ? error.message : 'unknown error'
-    if (error instanceof StoreUnavailable) throw new StoreUnavailable(redact(reason, config.url))
-    const where = client === undefined ? '' : ` at ${client.options.hosts.join(', ')}`
+    const reason = (error instanceof Error ? error.message : 'unknown error')
+      .replace(/\s+/g, ' ')
+      .slice(0, 300)
+    if (error instanceof StoreUnavailable) throw error
+    const hosts = client?.options.hosts.join(', ') ?? ''
     const what =
       error instanceof MongoParseError || client === undefined
         ? 'the address of the mongodb store is wrong'
-        : `cannot use the mongodb store${where}`
+        : `cannot use the mongodb store${hosts === '' ? '' : ` at ${hosts}`}`
     // Not as `cause`: what the library says may quote the address, and causes end up in logs.
-    throw new StoreUnavailable(redact(`${what}: ${reason}`, config.url))
+    throw new StoreUnavailable(`${what}: ${redact(reason, config.url)}`)
   }
 }
 
@@ -315,9 +318,12 @@ export function redact(text: string, url: string): string {
   for (const [, value] of url.matchAll(/[?&][^=&]*(?:password|token|credential)[^=&]*=([^&]*)/gi)) {
     if (value !== undefined) secrets.push(value)
   }
-  let safe = text.replaceAll(url, '***')
+  let safe = url === '' ? text : text.replaceAll(url, '***')
   for (const secret of secrets.flatMap((one) => [one, decoded(one)]).sort((a, b) => b.length - a.length)) {
-    if (secret !== '') safe = safe.replaceAll(secret, '***')
+    if (secret === '') continue
+    // Very short ones are part of every other word; there they give nothing away.
+    if (secret.length > 3) safe = safe.replaceAll(secret, '***')
+    else safe = safe.replace(/[\p{L}\p{N}%]+/gu, (word) => (word === secret ? '***' : word))
   }
   return safe
 }
