@@ -53,7 +53,7 @@ export async function startTcpProxy(target: number): Promise<TcpProxy> {
         if (check()?.(bytes) === false) {
           client.destroy()
           upstream.destroy()
-        } else to.write(bytes)
+        } else if (to.writable) to.write(bytes)
       })
       from.on('close', () => to.destroy())
     }
@@ -78,7 +78,8 @@ export async function startTcpProxy(target: number): Promise<TcpProxy> {
       }
     },
     async idle() {
-      for (const client of clients) await once(client, 'close')
+      // Not events.once(), which rejects when the connection ends with an error.
+      for (const client of clients) await new Promise((resolve) => client.once('close', resolve))
     },
     cut() {
       for (const socket of sockets) socket.destroy()
