@@ -212,6 +212,7 @@ export class Broadcasts {
     await this.#each(job.directed, job.directed.length, (text) => {
       const to = parseJid(text)
       if (roster?.get(to)?.from === true) return undefined // has been told as a contact
+      if (job.toContacts && to.bare.equals(session.jid.bare)) return undefined // and so have the own resources
       if (heir !== undefined && this.#directed(heir)?.has(to) === true) return undefined
       return this.#reach.unlessBlocked(local, to, () => this.#reach.tell(stanza, to))
     })

@@ -30,7 +30,7 @@ const config = c.object({
 export default defineModule({
   name: 'presence',
   summary: 'Presence of contacts, probes, directed presence',
-  specs: [{ rfc: 6121, sections: '4, 8.5.3.1' }],
+  specs: [{ rfc: 6121, sections: '3.1.2-3.1.3, 4, 8.5.3.1' }],
   requires: ['roster'],
   config,
   setup(ctx, options) {

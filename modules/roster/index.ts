@@ -42,7 +42,7 @@ export default defineModule({
   name: 'roster',
   summary: 'Rosters and presence subscriptions',
   specs: [
-    { rfc: 6121, sections: '2-3, A' },
+    { rfc: 6121, sections: '2-3, 4.2.2, 8.5.3.2.2, A' },
     {
       xep: 237,
       version: '1.3',

@@ -9,6 +9,7 @@ import { randomBytes } from 'node:crypto'
 import type { Counter, Ctx, Doc, Docs, Session } from '../../server/module.ts'
 import { type JID, makeJid, tryJid } from '../../server/xmpp/jid.ts'
 import { AccountRoster, type RosterLimits } from './account-roster.ts'
+import { Turns } from './turns.ts'
 import {
   type Contact,
   type ContactDoc,
@@ -60,6 +61,7 @@ export class Rosters implements RosterService {
   /** Others, least recently used first. */
   readonly #recent = new Map<string, AccountRoster>()
   #recentContacts = 0
+  readonly #turns = new Turns()
   readonly #loading = new Map<string, Promise<AccountRoster>>()
 
   constructor(ctx: Ctx, limits: RosterLimits) {
@@ -104,11 +106,13 @@ export class Rosters implements RosterService {
   async #read(local: string): Promise<AccountRoster> {
     const roster = new AccountRoster(makeJid(local, this.#ctx.host), this.#limits)
     const contacts: Contact[] = []
-    for await (const [key, doc] of this.#contacts.list(local)) {
+    await this.#ctx.inSlices(this.#contacts.list(local), ([key, doc]) => {
       const jid = tryJid(key)
       if (jid === undefined) this.#ctx.log.warn('roster has an item that is no address', { account: local })
       else contacts.push(fromDoc(jid, doc))
-    }
+    })
+    // inSlices stops early then
+    if (this.#ctx.signal.aborted) throw new Error('the roster module is unloaded')
     roster.fill(contacts)
     if (this.#ctx.sessions.of(local).length > 0) this.#online.set(local, roster)
     else this.#addRecent(roster)
@@ -155,6 +159,7 @@ export class Rosters implements RosterService {
   async change(change: Change): Promise<void> {
     const roster = await this.of(change.local)
     await roster.run(async () => {
+      await this.#turns.take()
       if (roster.gone) return
       const { old, now } = await this.#apply(roster, change)
       roster.put(now)

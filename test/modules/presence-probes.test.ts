@@ -259,6 +259,16 @@ describe('presence: directed', () => {
     expect(seen(romeo.take())).to.deep.equal(['unavailable juliet@example.org/balcony'])
   })
 
+  it('RFC 6121 §4.6.3: own resources that got directed presence hear of the end once', async () => {
+    await using host = await startIm()
+    const juliet = await online(host, 'juliet@example.org/balcony')
+    const chamber = await online(host, 'juliet@example.org/chamber')
+    await juliet.send(`<presence to='juliet@example.org'/><presence to='juliet@example.org/chamber'/>`)
+    expect(seen(chamber.take())).to.deep.equal(Array(2).fill('available juliet@example.org/balcony'))
+    await juliet.drop()
+    expect(seen(chamber.take())).to.deep.equal(['unavailable juliet@example.org/balcony'])
+  })
+
   it('RFC 6121 §4.6.6: the addressee may probe that resource, and learns that it is there, no more', async () => {
     await using host = await startIm()
     const juliet = await online(host, 'juliet@example.org/balcony')
