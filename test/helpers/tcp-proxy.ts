@@ -3,14 +3,20 @@ import { once } from 'node:events'
 import { connect, createServer } from 'node:net'
 import type { Socket } from 'node:net'
 
+/** Whether bytes go through. */
+export type Check = (bytes: Buffer) => boolean | Promise<boolean>
+
 /** A running relay. */
 export interface TcpProxy {
   /** Where to connect to. */
   readonly port: number
-  /** Called with what a client sent, before it is passed on; false: the bytes do not go through, both sides are cut. */
-  onRequest: ((bytes: Buffer) => boolean) | undefined
+  /**
+   * Called with what a client sent, before it is passed on: false, and the bytes do not go through, both sides are cut; a
+   * promise, and the connection waits for it.
+   */
+  onRequest: Check | undefined
   /** The same for what the server answered: cut here, the operation was done and nobody knows. */
-  onAnswer: ((bytes: Buffer) => boolean) | undefined
+  onAnswer: Check | undefined
   /** While true nothing passes in either direction; connections stay open, new ones are accepted. */
   freeze(on: boolean): void
   /** Resolves when no client is connected. */
@@ -48,12 +54,24 @@ export async function startTcpProxy(target: number): Promise<TcpProxy> {
     clients.add(client)
     client.on('close', () => clients.delete(client))
     const upstream = track(connect(target, '127.0.0.1'))
-    const relay = (from: Socket, to: Socket, check: () => ((bytes: Buffer) => boolean) | undefined): void => {
-      from.on('data', (bytes: Buffer) => {
-        if (check()?.(bytes) === false) {
+    const relay = (from: Socket, to: Socket, check: () => Check | undefined): void => {
+      const pass = (bytes: Buffer, passes: boolean): void => {
+        if (!passes) {
           client.destroy()
           upstream.destroy()
         } else if (to.writable) to.write(bytes)
+      }
+      from.on('data', (bytes: Buffer) => {
+        const passes = check()?.(bytes) ?? true
+        if (typeof passes === 'boolean') {
+          pass(bytes, passes)
+          return
+        }
+        from.pause()
+        void passes.then((later) => {
+          pass(bytes, later)
+          if (!frozen) from.resume()
+        })
       })
       from.on('close', () => to.destroy())
     }

@@ -101,7 +101,7 @@ export class Connection {
       if (signal.aborted) {
         throw new StoreUnavailable(`the database gave no answer within ${timeoutMs} ms`)
       }
-      if (isAnswer(error) || !(error instanceof MongoError)) throw error
+      if (isAnswer(error) || !(error instanceof MongoError || isSocketError(error))) throw error
       throw new StoreUnavailable(`the database cannot be reached: ${error.message}`, { cause: error })
     }
   }
@@ -189,6 +189,16 @@ export function isAnswer(error: unknown): boolean {
   // The library wraps failures of the connection as well; those have no code.
   if (typeof error.code !== 'number' || unsureCodes.has(error.code)) return false
   return !error.hasErrorLabel('RetryableWriteError')
+}
+
+// The library lets some through as they are, such as EPIPE of a connection that the other side has just ended.
+function isSocketError(error: unknown): error is Error {
+  return (
+    error instanceof Error &&
+    'code' in error &&
+    typeof error.code === 'string' &&
+    /^(E[A-Z]+|ERR_(SOCKET|STREAM|SSL|TLS)_.*)$/.test(error.code)
+  )
 }
 
 /** What a bulk write could not do, by index; empty when it failed as a whole. */

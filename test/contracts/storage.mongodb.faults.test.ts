@@ -1,0 +1,362 @@
+/**
+ * The mongodb driver when the database or the way to it fails: nothing acknowledged is lost or there twice, every operation
+ * ends within the time limit, and the driver goes on by itself.
+ */
+import { expect } from 'chai'
+import { randomBytes } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Store } from '../../server/storage/contract.ts'
+import { StoreUnavailable } from '../../server/storage/contract.ts'
+import { openMongodb } from '../../server/storage/mongodb.ts'
+import { startMongo, startTimeoutMs } from '../helpers/mongodb.ts'
+import type { MongoServer } from '../helpers/mongodb.ts'
+import { startTcpProxy } from '../helpers/tcp-proxy.ts'
+import type { TcpProxy } from '../helpers/tcp-proxy.ts'
+import { failure, range, readAll } from './storage/kit.ts'
+
+type Numbered = { readonly n: number }
+
+const at = new Date(1_700_000_000_000)
+const limitMs = 700
+// Of the limit, for a loaded machine.
+const slackMs = 1500
+
+describe('mongodb driver and failures', function () {
+  this.timeout(60_000)
+  let server: MongoServer | undefined
+  let proxy: TcpProxy
+  let store: Store
+  let database = ''
+
+  before('start a database of our own', async function () {
+    this.timeout(startTimeoutMs)
+    const started = await startMongo({ own: true })
+    if ('skipped' in started) {
+      console.log(`      not run: ${started.skipped}`)
+      this.skip()
+    }
+    server = started
+  })
+  beforeEach('open a store through a relay', async function () {
+    database = `hermod-test-${randomBytes(6).toString('hex')}`
+    proxy = await startTcpProxy(Number(new URL(server!.url.replace('mongodb:', 'http:')).port))
+    // The library looks for the server again half a second after it was cut off.
+    const timeoutMs = this.currentTest!.title.includes(' is lost') ? 5000 : limitMs
+    store = await openMongodb({ url: `mongodb://127.0.0.1:${proxy.port}/`, database, timeoutMs })
+  })
+  afterEach('close it', async () => {
+    await store.close()
+    await proxy[Symbol.asyncDispose]()
+  })
+  after('stop the database', async () => {
+    await server?.[Symbol.asyncDispose]()
+  })
+
+  /** Cuts the connection at the next command of this name: before it arrives, or instead of its answer. */
+  function cutAt(command: string, when: 'request' | 'answer', times = 1): { readonly count: () => number } {
+    let seen = false
+    let left = times
+    proxy.onRequest = (bytes) => {
+      // The name of the command is the first field of the first section: RFC of the protocol, OP_MSG.
+      if (left === 0 || bytes.subarray(26, 26 + command.length + 1).toString('latin1') !== `${command}\0`)
+        return true
+      if (when === 'request') {
+        left -= 1
+        return false
+      }
+      seen = true
+      return true
+    }
+    proxy.onAnswer = () => {
+      if (!seen) return true
+      seen = false
+      left -= 1
+      return false
+    }
+    return { count: () => times - left }
+  }
+
+  for (const when of ['request', 'answer'] as const) {
+    const what = when === 'request' ? 'the command is lost' : 'the answer is lost'
+
+    for (const dedupe of [undefined, 'key'] as const) {
+      const kind = dedupe === undefined ? 'without' : 'with'
+      it(`append ${kind} dedupe key, ${what}: resolves, and is there once`, async () => {
+        const archive = store.open('h', 'm').archive<Numbered>('a')
+        const first = await archive.append('o', { at, with: 'w', doc: { n: 0 } })
+        // Once the command has arrived it is found there, and not sent again.
+        for (const times of when === 'request' ? [1, 2] : [1]) {
+          const cut = cutAt('insert', when, times)
+          const entry = {
+            at,
+            with: 'w',
+            doc: { n: times },
+            ...(dedupe === undefined ? {} : { dedupe: `${dedupe}${times}` }),
+          }
+          const { id, duplicate } = await archive.append('o', entry)
+          expect(cut.count()).to.equal(times)
+          expect(duplicate).to.equal(false)
+          expect(id > first.id).to.equal(true)
+          const all = await readAll(archive, 'o')
+          expect(all.filter(({ doc }) => doc.n === times).map((one) => one.id)).to.deep.equal([id])
+        }
+      })
+    }
+
+    it(`fifty appends at once, ${what}: all are there once, in order`, async () => {
+      const archive = store.open('h', 'm').archive<Numbered>('a')
+      await archive.append('o', { at, with: 'w', doc: { n: -1 } })
+      const cut = cutAt('insert', when)
+      const done = await Promise.all(range(50).map((n) => archive.append('o', { at, with: 'w', doc: { n } })))
+      expect(cut.count()).to.equal(1)
+      const all = (await readAll(archive, 'o')).slice(1)
+      expect(all.map(({ doc }) => doc.n)).to.deep.equal(range(50))
+      expect(all.map(({ id }) => id)).to.deep.equal(done.map(({ id }) => id))
+    })
+
+    it(`update, ${what}: rejects, and is done at most once`, async () => {
+      const docs = store.open('h', 'm').docs<Numbered>('d')
+      for (const [command, before] of [
+        ['insert', undefined],
+        ['update', 1],
+      ] as const) {
+        if (before !== undefined) await docs.put('o', command, { n: before })
+        const cut = cutAt(command, when)
+        const grow = () => docs.update('o', command, (old) => ({ n: (old?.n ?? 0) + 1 }))
+        expect(await failure(grow)).to.be.instanceOf(StoreUnavailable)
+        expect(cut.count()).to.equal(1)
+        const start = before ?? 0
+        const now = (await docs.get('o', command))?.n ?? 0
+        expect(now).to.equal(when === 'answer' ? start + 1 : start)
+        await grow()
+        expect((await docs.get('o', command))!.n).to.equal(now + 1)
+      }
+    })
+
+    it(`put, delete, ${what}: reject, and the next ones work`, async () => {
+      const docs = store.open('h', 'm').docs<Numbered>('d')
+      await docs.put('o', 'k', { n: 1 })
+      cutAt('update', when)
+      expect(await failure(() => docs.put('o', 'k', { n: 2 }))).to.be.instanceOf(StoreUnavailable)
+      expect((await docs.get('o', 'k'))!.n).to.equal(when === 'answer' ? 2 : 1)
+      cutAt('delete', when)
+      expect(await failure(() => docs.delete('o', 'k'))).to.be.instanceOf(StoreUnavailable)
+      expect(await docs.delete('o', 'k')).to.equal(when === 'request')
+      await docs.put('o', 'k', { n: 3 })
+      expect((await docs.get('o', 'k'))!.n).to.equal(3)
+    })
+
+    it(`counter, ${what}: rejects, and no number comes twice`, async () => {
+      const counter = store.open('h', 'm').counter('c')
+      const first = await counter.next('o')
+      cutAt('findAndModify', when)
+      expect(await failure(() => counter.next('o'))).to.be.instanceOf(StoreUnavailable)
+      expect(await counter.next('o')).to.equal(when === 'answer' ? first + 2 : first + 1)
+    })
+
+    it(`reads, ${what}: are tried again`, async () => {
+      const docs = store.open('h', 'm').docs<Numbered>('d')
+      await docs.put('o', 'k', { n: 1 })
+      const cut = cutAt('find', when)
+      expect(await docs.get('o', 'k')).to.deep.equal({ n: 1 })
+      expect(cut.count()).to.equal(1)
+    })
+  }
+
+  /** Every kind of operation; each must reject within the limit. */
+  async function allReject(): Promise<void> {
+    const storage = store.open('h', 'm')
+    const docs = storage.docs<Numbered>('d', { index: ['n'] })
+    const archive = storage.archive<Numbered>('a')
+    const operations: Readonly<Record<string, () => Promise<unknown>>> = {
+      get: () => docs.get('o', 'k'),
+      put: () => docs.put('o', 'k', { n: 9 }),
+      update: () => docs.update('o', 'u', () => ({ n: 9 })),
+      delete: () => docs.delete('o', 'x'),
+      list: async () => {
+        for await (const _ of docs.list('o')) throw new Error('found something')
+      },
+      owners: async () => {
+        for await (const _ of archive.owners()) throw new Error('found something')
+      },
+      purge: () => docs.purge('p'),
+      append: () => archive.append('o', { at, with: 'w', doc: { n: 9 }, dedupe: 'late' }),
+      page: () => archive.page('o', { from: 'last', limit: 5 }),
+      remove: () => archive.remove('p', { keepLast: 0 }),
+      next: () => storage.counter('c').next('o'),
+      acquire: () => storage.lease('l').acquire('k', 'me', 1000),
+      purgeOwner: () => store.purgeOwner('h', 'p'),
+    }
+    const names = Object.keys(operations)
+    const started = performance.now()
+    const results = await Promise.all(
+      names.map(async (name) => {
+        const error = await failure(operations[name]!)
+        return { name, error, ms: performance.now() - started }
+      }),
+    )
+    for (const { name, error, ms } of results) {
+      expect(error, `${name}: ${error.message}`).to.be.instanceOf(StoreUnavailable)
+      expect(ms, name).to.be.lessThan(limitMs + slackMs)
+    }
+  }
+
+  it('a way that is frozen: every operation rejects within the limit, and works again afterwards', async () => {
+    const storage = store.open('h', 'm')
+    const docs = storage.docs<Numbered>('d', { index: ['n'] })
+    const archive = storage.archive<Numbered>('a')
+    await docs.put('o', 'k', { n: 1 })
+    const { id } = await archive.append('o', { at, with: 'w', doc: { n: 1 } })
+    proxy.freeze(true)
+    await allReject()
+    const started = performance.now()
+    expect(await store.healthy()).to.equal(false)
+    expect(performance.now() - started).to.be.lessThan(limitMs + slackMs)
+    // What was on its way arrives now, long after its sender gave up.
+    proxy.freeze(false)
+    const again = await archive.append('o', { at, with: 'w', doc: { n: 9 }, dedupe: 'late' })
+    expect(again.id > id).to.equal(true)
+    expect((await readAll(archive, 'o')).map(({ doc }) => doc.n)).to.deep.equal([1, 9])
+    expect(await docs.get('o', 'k')).to.be.an('object')
+    expect(await store.healthy()).to.equal(true)
+  })
+
+  it('a database that is gone: every operation rejects within the limit, and works when it is back', async () => {
+    const storage = store.open('h', 'm')
+    const docs = storage.docs<Numbered>('d', { index: ['n'] })
+    const archive = storage.archive<Numbered>('a')
+    await docs.put('o', 'k', { n: 1 })
+    await archive.append('o', { at, with: 'w', doc: { n: 1 } })
+    await server!.kill()
+    try {
+      await allReject()
+      expect(await store.healthy()).to.equal(false)
+    } finally {
+      await server!.restart()
+    }
+    expect(await docs.get('o', 'k')).to.deep.equal({ n: 1 })
+    await archive.append('o', { at, with: 'w', doc: { n: 9 }, dedupe: 'late' })
+    expect((await readAll(archive, 'o')).map(({ doc }) => doc.n)).to.deep.equal([1, 9])
+    expect(await store.healthy()).to.equal(true)
+  })
+
+  it('close ends within the limit when the database is gone, and what waited rejects', async () => {
+    const archive = store.open('h', 'm').archive<Numbered>('a')
+    await archive.append('o', { at, with: 'w', doc: { n: 1 } })
+    proxy.freeze(true)
+    const waiting = failure(() => archive.append('o', { at, with: 'w', doc: { n: 2 } }))
+    const started = performance.now()
+    await store.close()
+    expect(performance.now() - started).to.be.lessThan(2 * limitMs + slackMs)
+    expect(await waiting).to.be.instanceOf(StoreUnavailable)
+    proxy.freeze(false)
+  })
+
+  it('an index that could not be made at the start is made later', async () => {
+    proxy.refuse(true)
+    proxy.cut()
+    const docs = store.open('h', 'new').docs<{ readonly f: string }>('d', { index: ['f'] })
+    const archive = store.open('h', 'new').archive<Numbered>('a')
+    expect(await failure(() => docs.put('o', 'k', { f: 'x' }))).to.be.instanceOf(StoreUnavailable)
+    expect(await failure(() => archive.append('o', { at, with: '', doc: { n: 0 } }))).to.be.instanceOf(
+      StoreUnavailable,
+    )
+    proxy.refuse(false)
+    await docs.put('o', 'k', { f: 'x' })
+    for await (const [owner] of docs.find('f', 'x')) expect(owner).to.equal('o')
+    const entry = { at, with: '', doc: { n: 1 }, dedupe: 'd' }
+    const { id } = await archive.append('o', entry)
+    expect(await archive.append('o', entry)).to.deep.equal({ id, duplicate: true })
+  })
+
+  it('kill -9 and restart in the middle of writes: what was acknowledged is there exactly once', async () => {
+    await store.close()
+    store = await openMongodb({ url: server!.url, database, timeoutMs: 5000 })
+    const storage = store.open('h', 'm')
+    const docs = storage.docs<Numbered>('d')
+    const archive = storage.archive<Numbered>('a')
+    const counter = storage.counter('c')
+    const acked = {
+      plain: new Map<number, string>(),
+      keyed: new Map<number, string>(),
+      docs: new Map<number, number>(),
+    }
+    const numbers: number[] = []
+    let rejected = 0
+    let grown = 0
+    let unsure = 0
+    let writing = true
+    let last = 0
+    let progress: (() => void) | undefined
+
+    async function attempt(run: () => Promise<void>): Promise<boolean> {
+      try {
+        await run()
+        progress?.()
+        return true
+      } catch (error) {
+        expect(error).to.be.instanceOf(StoreUnavailable)
+        rejected += 1
+        // Not at once again: the database is away.
+        await delay(20)
+        return false
+      }
+    }
+    const writers = range(6).map(async (w) => {
+      while (writing) {
+        const n = (last += 1)
+        await attempt(async () => {
+          acked.plain.set(n, (await archive.append(`o${w % 2}`, { at, with: 'plain', doc: { n } })).id)
+        })
+        // As a client does that resends after a broken stream: until it is told that it is stored.
+        const entry = { at, with: 'keyed', doc: { n }, dedupe: `d${n}` }
+        while (
+          !(await attempt(async () => {
+            acked.keyed.set(n, (await archive.append(`o${w % 2}`, entry)).id)
+          }))
+        );
+        await attempt(async () => {
+          await docs.put('o', `k${n}`, { n })
+          acked.docs.set(n, n)
+        })
+        if (
+          await attempt(async () => void (await docs.update('o', 'sum', (old) => ({ n: (old?.n ?? 0) + 1 }))))
+        ) {
+          grown += 1
+        } else unsure += 1
+        await attempt(async () => void numbers.push(await counter.next('o')))
+      }
+    })
+    for (const round of range(3)) {
+      await new Promise<void>((resolve) => {
+        let left = 40 + round * 17
+        progress = () => {
+          left -= 1
+          if (left === 0) resolve()
+        }
+      })
+      progress = undefined
+      await server!.kill()
+      await server!.restart()
+    }
+    writing = false
+    await Promise.all(writers)
+
+    const entries = [...(await readAll(archive, 'o0')), ...(await readAll(archive, 'o1'))]
+    for (const kind of ['plain', 'keyed'] as const) {
+      const found = entries.filter((entry) => entry.with === kind)
+      expect(new Set(found.map(({ doc }) => doc.n)), `${kind} twice`).to.have.property('size', found.length)
+      const ids = new Map(found.map(({ id, doc }) => [doc.n, id]))
+      for (const [n, id] of acked[kind]) expect(ids.get(n), `${kind} ${n}`).to.equal(id)
+    }
+    expect(acked.keyed.size).to.equal(last)
+    for (const n of acked.docs.keys())
+      expect(await docs.get('o', `k${n}`), `document ${n}`).to.deep.equal({ n })
+    expect(new Set(numbers)).to.have.property('size', numbers.length)
+    const sum = (await docs.get('o', 'sum'))!.n
+    expect(sum)
+      .to.be.at.least(grown)
+      .and.at.most(grown + unsure)
+    console.log(`        ${entries.length} entries, 3 kills, ${rejected} operations rejected`)
+  })
+})
