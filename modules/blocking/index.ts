@@ -30,8 +30,7 @@ declare module '../../server/module.ts' {
 }
 
 const config = c.object({
-  /** Addresses that one account may block. */
-  maxItems: c.int().min(1).default(5000),
+  maxItems: c.int().min(1).default(5000).describe('Addresses that one account may block'),
 })
 
 export default defineModule({
@@ -95,7 +94,7 @@ export default defineModule({
     ctx.hook('account:in', { phase: 'guard', kinds: ['iq'] }, (e) => arriving(e, judgeIq))
     ctx.hook('account:in', { phase: 'guard', kinds: ['presence'] }, (e) => {
       const type = e.stanza.attr('type')
-      // Nobody is there to get it (RFC 6121 §8.5.2.2.2), so the list of an offline account need not be read.
+      // Nobody is there to get it, so the list of an offline account need not be read.
       const passing = type === undefined || type === 'unavailable' || type === 'error'
       if (passing && ctx.sessions.of(e.to.local).length === 0) return undefined
       return arriving(e, () => dropped)

@@ -21,16 +21,24 @@ import type { PresenceService } from './service.ts'
 import { makeVisibility } from './visibility.ts'
 
 const config = c.object({
-  /** Addresses that one session may have sent directed presence to at the same time. */
-  maxDirected: c.int().min(1).default(60_000),
-  /** Whether requests to a resource are refused when it does not share its presence with the sender. */
-  protectResources: c.boolean().default(true),
+  maxDirected: c
+    .int()
+    .min(1)
+    .default(60_000)
+    .describe('Addresses that one session may have sent directed presence to at the same time'),
+  protectResources: c
+    .boolean()
+    .default(true)
+    .describe('Refuse requests to a resource by who may not know that it is there (RFC 6121 §8.5.3.1)'),
 })
 
 export default defineModule({
   name: 'presence',
   summary: 'Presence of contacts, probes, directed presence',
-  specs: [{ rfc: 6121, sections: '3.1.2-3.1.3, 4, 8.5.3.1' }],
+  specs: [
+    { rfc: 6121, sections: '3.1.2-3.1.3, 4, 8.5.3.1' },
+    { rfc: 6120, sections: '10.1' },
+  ],
   requires: ['roster'],
   config,
   setup(ctx, options) {

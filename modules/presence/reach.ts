@@ -37,7 +37,7 @@ export class Reach {
     })
   }
 
-  /** XEP-0191 §3.3: an account has nothing to do with whom it blocks. */
+  /** An account has nothing to do with whom it blocks. */
   unlessBlocked(local: string, jid: JID, act: () => Done): Done {
     const blocked = this.#ctx.find('blocking')?.blocks(local, jid) ?? false
     if (blocked === false) return act()

@@ -1,4 +1,4 @@
-/** Shows or hides an account's presence when a subscription (RFC 6121 §3) or a block (XEP-0191 §3.3, §3.4) changes. */
+/** Shows or hides an account's presence when a subscription (RFC 6121 §3) or a block changes. */
 import { randomUUID } from 'node:crypto'
 import type { Bound, Ctx } from '../../server/module.ts'
 import { el } from '../../server/xmpp/element.ts'

@@ -22,20 +22,21 @@ const PRE_APPROVAL = 'urn:xmpp:features:pre-approval'
 const FEW_CHANGES = 10
 
 const config = c.object({
-  /** Items of one roster. */
-  maxContacts: c.int().min(1).default(20_000),
-  /** Subscription requests to one account that wait for an answer. */
-  maxRequests: c.int().min(0).default(2000),
-  /** Everything in one roster together. */
-  maxSize: c.bytes('4 MiB', { min: '1 KiB' }),
-  /** A name, in characters. */
-  maxName: c.int().min(1).default(512),
-  /** The name of a group, in characters. */
-  maxGroup: c.int().min(1).default(512),
-  /** Groups of one item. */
-  maxGroups: c.int().min(1).default(50),
-  /** A subscription request that is kept with all its content; of a larger one the content is left out. */
-  maxRequest: c.bytes('8 KiB', { min: '256 B' }),
+  maxContacts: c.int().min(1).default(20_000).describe('Items of one roster'),
+  maxRequests: c
+    .int()
+    .min(0)
+    .default(2000)
+    .describe('Subscription requests to one account that wait for an answer'),
+  maxSize: c
+    .bytes('4 MiB', { min: '1 KiB' })
+    .describe('Addresses, names, groups and requests of one roster together'),
+  maxName: c.int().min(1).default(512).describe('Characters of a name'),
+  maxGroup: c.int().min(1).default(512).describe('Characters of the name of a group'),
+  maxGroups: c.int().min(1).default(50).describe('Groups of one item'),
+  maxRequest: c
+    .bytes('8 KiB', { min: '256 B' })
+    .describe('A larger subscription request is kept without its content'),
 })
 
 export default defineModule({

@@ -58,7 +58,7 @@ function readGroups(item: Element, limits: ItemLimits): readonly string[] {
     if (group.length > limits.maxGroup)
       throw new StanzaError('not-acceptable', { text: 'the name of a group is too long' })
   }
-  // §2.3.3, bad-request rule 2; compared as resourceparts are (RFC 7622 §3.4)
+  // §2.3.3, bad-request rule 2; compared as resourceparts are (OpaqueString: NFC)
   if (new Set(groups.map((group) => group.normalize('NFC'))).size < groups.length)
     throw new StanzaError('bad-request', { text: 'a group is given twice' })
   return groups

@@ -151,7 +151,7 @@ export class SubscriptionFlow {
   /** Ends what there is between the account and a contact (§2.5.2). `deny`: its unanswered request too. */
   #part(roster: AccountRoster, contact: Contact, deny = false): void {
     const blocked = this.#ctx.find('blocking')?.blocks(roster.local, contact.jid) ?? false
-    // XEP-0191 §3.3: nothing is sent to a blocked JID
+    // nothing is sent to a blocked JID, not even this
     if (blocked === true) return
     if (blocked === false) return this.#sayGoodbye(roster, contact, deny)
     blocked

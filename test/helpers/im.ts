@@ -6,6 +6,7 @@ import type { Element } from '../../server/xmpp/element.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { type TestClient, type TestHost, testHost } from './host.ts'
+import { settle } from './settle.ts'
 
 /** Accounts of `startIm`. */
 export const imAccounts: readonly string[] = ['juliet', 'romeo', 'nurse']
@@ -28,8 +29,12 @@ export async function getRoster(client: TestClient, ver?: string): Promise<Eleme
 
 /** The whole roster as the client gets it now. */
 export async function wholeRoster(client: TestClient): Promise<Element> {
-  const received = await getRoster(client)
-  return received.find((e) => e.attr('id') === 'get')!.getChild('query', NS.ROSTER)!
+  // A large one is read from the store in slices.
+  for (let received = await getRoster(client); ; received = client.take()) {
+    const result = received.find((e) => e.attr('id') === 'get')
+    if (result !== undefined) return result.getChild('query', NS.ROSTER)!
+    await settle(1)
+  }
 }
 
 /** A roster set. */
