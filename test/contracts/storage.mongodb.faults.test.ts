@@ -329,7 +329,7 @@ describe('mongodb driver and failures', function () {
     })
     for (const round of range(3)) {
       await new Promise<void>((resolve) => {
-        let left = 40 + round * 17
+        let left = 200 + round * 67
         progress = () => {
           left -= 1
           if (left === 0) resolve()
