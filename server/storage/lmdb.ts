@@ -4,7 +4,7 @@
  * described in lmdb/keys.ts, what is acknowledged when in lmdb/env.ts. Not for several machines: that is mongodb.ts.
  */
 import { accessSync, constants, mkdirSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { StoreUnavailable } from './contract.ts'
 import type { Archive, Doc, Docs, Storage, Store } from './contract.ts'
 import { checkName, checkOwner } from './limits.ts'
@@ -13,6 +13,7 @@ import { Catalogue } from './lmdb/catalogue.ts'
 import { LmdbDocs, purgeDocs } from './lmdb/docs.ts'
 import { Heads } from './lmdb/entries.ts'
 import { Env } from './lmdb/env.ts'
+import { flaw } from './lmdb/file.ts'
 import { LmdbCounter, LmdbLease, purgeCounter } from './lmdb/numbers.ts'
 import { textField } from './words.ts'
 
@@ -120,7 +121,7 @@ export async function openLmdb(opts: LmdbOptions): Promise<Store> {
 
 function openEnv(path: string, durable: boolean, mapSize: number | undefined): Env {
   try {
-    mkdirSync(path, { recursive: true })
+    makeFolder(resolve(path))
   } catch (error) {
     const isFile = statSync(path, { throwIfNoEntry: false })?.isFile() === true
     const why = isFile ? 'it is a file, not a folder' : `the folder cannot be made: ${reason(error)}`
@@ -141,10 +142,24 @@ function openEnv(path: string, durable: boolean, mapSize: number | undefined): E
       },
     )
   }
+  const problem = flaw(join(path, 'data.mdb'))
+  if (problem !== undefined) throw new StoreUnavailable(`the store cannot be opened in ${path}: ${problem}`)
   try {
     return new Env({ path, durable, mapSize })
   } catch (error) {
     throw new StoreUnavailable(`the store cannot be opened in ${path}: ${reason(error)}`, { cause: error })
+  }
+}
+
+// Not with `recursive`: where a folder can never be made, as below /proc, Node 26 tries for ever.
+function makeFolder(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) return
+  if (dirname(path) !== path) makeFolder(dirname(path))
+  try {
+    mkdirSync(path)
+  } catch (error) {
+    // Another process may have made it.
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) throw error
   }
 }
 

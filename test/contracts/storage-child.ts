@@ -62,6 +62,8 @@ const jobs: Readonly<Record<string, (args: Args) => Promise<unknown>>> = {
     }
     await Promise.all(pending)
   },
+  close: async () => await store.close(),
+  healthy: async () => await store.healthy(),
   acquire: async (args) => await place(args).lease.acquire(args['key']!, args['holder']!, 60_000),
   // Writes until the process is killed and reports each number when all that belongs to it is acknowledged.
   async flood(args) {

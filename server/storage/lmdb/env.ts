@@ -89,6 +89,7 @@ export class Env {
   #unflushed = 0
   #state: 'open' | 'closing' | 'closed' = 'open'
   #stalled = false
+  #failed = false
   readonly #inFlight = new Set<readonly Waiting[]>()
   #writing = false
   readonly #watchers: GroupWatcher[] = []
@@ -178,6 +179,8 @@ export class Env {
     this.#state = 'closed'
     // What hangs in LMDB would hang the close as well.
     if (this.#stalled) return
+    // lmdb-js waits for the last flush, which does not come after a commit that failed; an empty commit brings one.
+    if (this.#failed) await this.#root.transaction(() => undefined)
     await this.#root.close()
   }
 
@@ -211,11 +214,13 @@ export class Env {
     committed.then(
       () => {
         this.#busy = false
+        this.#failed = false
         if (!this.#durable) for (const settle of results) settle()
         if (!this.#durable) this.#inFlight.delete(group)
         this.#progress()
       },
       (error: unknown) => {
+        this.#failed = true
         for (const { failed } of this.#watchers) failed()
         const failure = unwritten(error)
         for (const { reject } of group) reject(failure)

@@ -1,5 +1,5 @@
 /** What the groups of the storage suite share: the fixture a driver gives, registration with skips, small helpers. */
-import { fork } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import type { Archive, Doc, Entry, Page, Query, Storage, Store } from '../../../server/storage/contract.ts'
@@ -50,10 +50,17 @@ export interface Child {
   kill(): Promise<void>
 }
 
-/** Starts {@link Child} for a driver. */
-export async function startChild(driver: string, location: string): Promise<Child> {
+/**
+ * Starts {@link Child} for a driver. `limits` is shell that runs first, in the same process, such as `ulimit`; what the
+ * libraries then print about it is left out.
+ */
+export async function startChild(driver: string, location: string, limits?: string): Promise<Child> {
   const script = fileURLToPath(new URL('../storage-child.ts', import.meta.url))
-  const proc = fork(script, [driver, location], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+  const command = [process.execPath, script, driver, location]
+  const [file = '', ...args] =
+    limits === undefined ? command : ['/bin/sh', '-c', `${limits}; exec "$@"`, 'sh', ...command]
+  const errors = limits === undefined ? 'inherit' : 'ignore'
+  const proc = spawn(file, args, { stdio: ['ignore', 'inherit', errors, 'ipc'] })
   const waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>()
   let report: (report: unknown) => void = () => undefined
   let last = 0
