@@ -208,11 +208,10 @@ class Lane {
   async #find(): Promise<void> {
     const { connection, rows } = this.#archive
     const batch = this.#next()
-    const stored = await connection.run(
-      (opts) =>
-        rows
-          .find({ k: { $in: batch.map(({ fields }) => fields.k) } }, { ...opts, projection: { k: 1, r: 1 } })
-          .toArray(),
+    const stored = await connection.find(
+      rows,
+      { k: { $in: batch.map(({ fields }) => fields.k) } },
+      { limit: batch.length, sort: { k: 1 }, projection: { k: 1, r: 1 } },
       this.#limitMs(),
     )
     const floor = await readFloor(this.#archive, this.#keys, this.#limitMs())

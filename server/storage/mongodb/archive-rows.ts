@@ -102,13 +102,10 @@ export async function readHighest(
   keys: OwnerKeys,
   timeoutMs?: number,
 ): Promise<number> {
-  const [last] = await connection.run(
-    (opts) =>
-      rows
-        .find({ _id: below(keys.prefix) }, { ...opts, projection: { _id: 1 } })
-        .sort({ _id: -1 })
-        .limit(1)
-        .toArray(),
+  const [last] = await connection.find(
+    rows,
+    { _id: below(keys.prefix) },
+    { limit: 1, sort: { _id: -1 }, projection: { _id: 1 } },
     timeoutMs,
   )
   return last === undefined ? 0 : numberOf(last)

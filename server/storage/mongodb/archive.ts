@@ -59,6 +59,7 @@ export class MongoArchive<T extends Doc> implements Archive<T> {
   async page(owner: string, q: Query): Promise<Page<T>> {
     const keys = this.#keys(owner)
     checkQuery(q)
+    const { connection, rows } = this.#shared
     await this.#shared.ready()
     const after = boundOf(q.after)
     const before = boundOf(q.before)
@@ -67,7 +68,11 @@ export class MongoArchive<T extends Doc> implements Archive<T> {
     // An entry at or below the floor is not there: read again without it.
     for (let floor = 0; ; ) {
       const range = idsOf(keys, q.ids, Math.max(floor, after ?? 0), before)
-      const found = await this.#find({ ...filter, _id: range }, upward, q.limit + 1)
+      const found = await connection.find(
+        rows,
+        { ...filter, _id: range },
+        { limit: q.limit + 1, sort: { _id: upward ? 1 : -1 }, projection: { k: 0, r: 0, s: 0, o: 0, c: 0 } },
+      )
       const { known, floor: now } = await this.#known(keys, [after, before])
       for (const [id, n] of [
         [q.after, after],
@@ -80,11 +85,11 @@ export class MongoArchive<T extends Doc> implements Archive<T> {
         floor = now
         continue
       }
-      const rows = found.slice(0, q.limit)
-      if (!upward) rows.reverse()
+      const page = found.slice(0, q.limit)
+      if (!upward) page.reverse()
       const all = { ...filter, _id: idsOf(keys, q.ids, now, undefined) }
       return {
-        entries: rows.map((row) => entryOf<T>(row)),
+        entries: page.map((row) => entryOf<T>(row)),
         complete: found.length <= q.limit,
         ...(q.count === true ? { count: await this.#count(all) } : {}),
       }
@@ -126,13 +131,11 @@ export class MongoArchive<T extends Doc> implements Archive<T> {
     for (;;) {
       connection.check()
       const filter = { o: range }
-      const page = await connection.run((opts) =>
-        rows
-          .find(filter, { ...opts, projection: { _id: 0, o: 1, O: 1 } })
-          .sort({ o: 1 })
-          .limit(ownersPage)
-          .toArray(),
-      )
+      const page = await connection.find(rows, filter, {
+        limit: ownersPage,
+        sort: { o: 1 },
+        projection: { _id: 0, o: 1, O: 1 },
+      })
       let last: unknown
       for (const row of page) {
         const key: unknown = row['o']
@@ -173,25 +176,13 @@ export class MongoArchive<T extends Doc> implements Archive<T> {
     const ids = numbers.filter((n) => n !== undefined && n > 0).map((n) => entryKey(keys, n ?? 0))
     if (ids.length === 0) return { known: new Set(), floor: await readFloor(this.#shared, keys) }
     const { connection, rows } = this.#shared
-    const found = await connection.run((opts) =>
-      rows.find({ _id: { $in: [keys.head, ...ids] } }, { ...opts, projection: { f: 1, g: 1 } }).toArray(),
-    )
+    const filter = { _id: { $in: [keys.head, ...ids] } }
+    const found = await connection.find(rows, filter, { limit: 3, projection: { f: 1, g: 1 } })
     const entries = found.filter((row) => row._id !== keys.head && row['g'] !== true)
     return {
       known: new Set(entries.map(numberOf)),
       floor: floorOf(found.find(({ _id }) => _id === keys.head)),
     }
-  }
-
-  async #find(filter: Filter<Row>, upward: boolean, limit: number): Promise<Row[]> {
-    const { connection, rows } = this.#shared
-    return connection.run((opts) =>
-      rows
-        .find(filter, { ...opts, projection: { k: 0, r: 0, s: 0, o: 0, c: 0 } })
-        .sort({ _id: upward ? 1 : -1 })
-        .limit(limit)
-        .toArray(),
-    )
   }
 
   async #count(filter: Filter<Row>): Promise<number> {

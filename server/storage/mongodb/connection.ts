@@ -13,7 +13,15 @@ import {
   MongoServerError,
   ReadConcern,
 } from 'mongodb'
-import type { Collection, Db, Document, IndexSpecification, MongoClientOptions, WriteError } from 'mongodb'
+import type {
+  Collection,
+  Db,
+  Document,
+  Filter,
+  IndexSpecification,
+  MongoClientOptions,
+  WriteError,
+} from 'mongodb'
 import { StoreUnavailable } from '../contract.ts'
 
 /** How to reach the database. */
@@ -51,6 +59,14 @@ export interface Row extends Document {
 export interface CommandOptions {
   readonly signal: AbortSignal
   readonly comment?: string
+}
+
+/** Which of the rows that match, and what of them. */
+export interface Find {
+  readonly limit: number
+  readonly sort?: Readonly<Record<string, 1 | -1>>
+  readonly skip?: number
+  readonly projection?: Readonly<Record<string, 0 | 1>>
 }
 
 /** Version of what this driver writes; a database with a newer one is refused. */
@@ -104,6 +120,20 @@ export class Connection {
       if (isAnswer(error) || !(error instanceof MongoError || isSocketError(error))) throw error
       throw new StoreUnavailable(`the database cannot be reached: ${error.message}`, { cause: error })
     }
+  }
+
+  /** The rows that match, at most `limit`, by default in order of `_id`. */
+  async find(rows: Collection<Row>, filter: Filter<Row>, how: Find, timeoutMs?: number): Promise<Row[]> {
+    const { limit, sort = { _id: 1 }, skip = 0, projection } = how
+    // In one answer as far as it fits: a cursor dies with its connection.
+    const rest = {
+      limit,
+      batchSize: limit,
+      sort,
+      ...(skip === 0 ? {} : { skip }),
+      ...(projection && { projection }),
+    }
+    return this.run((opts) => rows.find(filter, { ...opts, ...rest }).toArray(), timeoutMs)
   }
 
   /** Counts a write as pending until it is settled, for {@link close}. */

@@ -101,13 +101,7 @@ export class MongoDocs<T extends Doc> implements Docs<T> {
     for (;;) {
       connection.check()
       const range = { _id: { $gte: from, $lt: all.$lt } }
-      const page = await connection.run((opts) =>
-        rows
-          .find(range, { ...opts, projection: { _id: 1, o: 1 } })
-          .sort({ _id: 1 })
-          .limit(pageSize)
-          .toArray(),
-      )
+      const page = await connection.find(rows, range, { limit: pageSize, projection: { _id: 1, o: 1 } })
       for (const row of page) {
         // Of an owner with many documents only the first is read, and at most one page of the others.
         if (given !== undefined && row._id.startsWith(given)) continue
@@ -130,9 +124,7 @@ export class MongoDocs<T extends Doc> implements Docs<T> {
     for (;;) {
       connection.check()
       // Pages rather than one long cursor: a cursor dies with its connection, and a slow reader keeps it open.
-      const page = await connection.run((opts) =>
-        rows.find(range, opts).sort({ _id: 1 }).limit(pageSize).toArray(),
-      )
+      const page = await connection.find(rows, range, { limit: pageSize })
       yield* page
       const last = page.at(-1)
       if (last === undefined || page.length < pageSize) return
@@ -174,13 +166,7 @@ export async function purgeDocs(
   let count = 0
   for (;;) {
     const range = { _id: { $gte: from, $lt: all.$lt } }
-    const page = await connection.run((opts) =>
-      rows
-        .find(range, { ...opts, projection: { _id: 1 } })
-        .sort({ _id: 1 })
-        .limit(deleteSize)
-        .toArray(),
-    )
+    const page = await connection.find(rows, range, { limit: deleteSize, projection: { _id: 1 } })
     const last = page.at(-1)
     if (last === undefined) return count
     // In pieces: each ends within the time limit, however much there is.

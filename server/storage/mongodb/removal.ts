@@ -37,12 +37,10 @@ export async function removeEntries(archive: ArchiveRows, keys: OwnerKeys, q: Re
   const until: Filter<Row> = q.until === undefined ? {} : { o: keys.owner, t: { $lte: q.until } }
   for (const range of pieces(keys, floor, highest, q.ids)) {
     for (;;) {
-      const found = await connection.run((opts) =>
-        rows
-          .find({ ...until, ...range, g: { $exists: false } }, { ...opts, projection: { _id: 1 } })
-          .sort({ _id: 1 })
-          .limit(tombstones)
-          .toArray(),
+      const found = await connection.find(
+        rows,
+        { ...until, ...range, g: { $exists: false } },
+        { limit: tombstones, projection: { _id: 1 } },
       )
       if (found.length > 0) count += await bury(archive, found)
       if (found.length < tombstones) break
@@ -61,15 +59,10 @@ async function lastSettled(
   until: Date | undefined,
 ): Promise<number> {
   const first = async (condition: Filter<Row>, last: number): Promise<number> => {
-    const [row] = await archive.connection.run((opts) =>
-      archive.rows
-        .find(
-          { _id: { $gt: entryKey(keys, floor), $lte: entryKey(keys, last) }, ...condition },
-          { ...opts, projection: { _id: 1 } },
-        )
-        .sort({ _id: 1 })
-        .limit(1)
-        .toArray(),
+    const [row] = await archive.connection.find(
+      archive.rows,
+      { _id: { $gt: entryKey(keys, floor), $lte: entryKey(keys, last) }, ...condition },
+      { limit: 1, projection: { _id: 1 } },
     )
     return row === undefined ? last : numberOf(row) - 1
   }
@@ -86,13 +79,10 @@ async function lastToGo(
 ): Promise<number> {
   // What is appended from now on stays.
   if (keepLast === undefined || keepLast === 0) return readHighest(archive, keys)
-  const [row] = await archive.connection.run((opts) =>
-    archive.rows
-      .find({ _id: below(keys.prefix), g: { $exists: false } }, { ...opts, projection: { _id: 1 } })
-      .sort({ _id: -1 })
-      .skip(keepLast)
-      .limit(1)
-      .toArray(),
+  const [row] = await archive.connection.find(
+    archive.rows,
+    { _id: below(keys.prefix), g: { $exists: false } },
+    { limit: 1, sort: { _id: -1 }, skip: keepLast, projection: { _id: 1 } },
   )
   return row === undefined ? 0 : numberOf(row)
 }
@@ -140,15 +130,10 @@ async function raiseFloor(archive: ArchiveRows, keys: OwnerKeys, floor: number):
   const { connection, rows } = archive
   // In this order: all up to `highest` are taken for ever, so none can come to life behind the oldest found.
   const highest = await readHighest(archive, keys)
-  const [oldest] = await connection.run((opts) =>
-    rows
-      .find(
-        { _id: { $gt: entryKey(keys, floor), $lt: below(keys.prefix).$lt }, g: { $exists: false } },
-        { ...opts, projection: { _id: 1 } },
-      )
-      .sort({ _id: 1 })
-      .limit(1)
-      .toArray(),
+  const [oldest] = await connection.find(
+    rows,
+    { _id: { $gt: entryKey(keys, floor), $lt: below(keys.prefix).$lt }, g: { $exists: false } },
+    { limit: 1, projection: { _id: 1 } },
   )
   const next = oldest === undefined ? highest : Math.min(highest, numberOf(oldest) - 1)
   if (next <= floor) return
@@ -162,13 +147,7 @@ async function sweep({ connection, rows }: ArchiveRows, keys: OwnerKeys, floor: 
   let from = keys.prefix
   for (;;) {
     const range = { _id: { $gt: from, $lte: entryKey(keys, floor) } }
-    const page = await connection.run((opts) =>
-      rows
-        .find(range, { ...opts, projection: { g: 1, c: 1 } })
-        .sort({ _id: 1 })
-        .limit(pieceSize)
-        .toArray(),
-    )
+    const page = await connection.find(rows, range, { limit: pieceSize, projection: { g: 1, c: 1 } })
     const settled = Date.now() - connection.settleMs
     // A dead entry belongs to a writer that is about to move it, unless that is long ago.
     const old = page.filter((row) => row['g'] !== true && Number(row['c']) <= settled).map(({ _id }) => _id)
