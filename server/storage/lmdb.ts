@@ -13,6 +13,7 @@ import { Catalogue } from './lmdb/catalogue.ts'
 import { LmdbDocs, purgeDocs } from './lmdb/docs.ts'
 import { Heads } from './lmdb/entries.ts'
 import { Env } from './lmdb/env.ts'
+import type { EnvOptions } from './lmdb/env.ts'
 import { flaw } from './lmdb/file.ts'
 import { LmdbCounter, LmdbLease, purgeCounter } from './lmdb/numbers.ts'
 import { textField } from './words.ts'
@@ -27,6 +28,11 @@ export interface LmdbOptions {
   readonly now?: () => number
   /** First size of the memory map, bytes; it grows by itself, so this is for few remappings only. */
   readonly mapSize?: number
+  /**
+   * When the disk, or another process with the folder open, keeps a write waiting for longer than this, writes are refused until it
+   * is through, and the store is not healthy; milliseconds. Default 30 seconds.
+   */
+  readonly patienceMs?: number
 }
 
 /**
@@ -34,8 +40,8 @@ export interface LmdbOptions {
  * in it is not such a store, or a later version of the server wrote it.
  */
 export async function openLmdb(opts: LmdbOptions): Promise<Store> {
-  const { path, durable = false, now = Date.now } = opts
-  const env = openEnv(path, durable, opts.mapSize)
+  const { path, durable = false, now = Date.now, patienceMs = 30_000 } = opts
+  const env = openEnv({ path, durable, mapSize: opts.mapSize, patienceMs })
   const catalogue = new Catalogue(env)
   const heads = new Heads(env)
   try {
@@ -119,7 +125,8 @@ export async function openLmdb(opts: LmdbOptions): Promise<Store> {
   }
 }
 
-function openEnv(path: string, durable: boolean, mapSize: number | undefined): Env {
+function openEnv(opts: EnvOptions): Env {
+  const { path } = opts
   try {
     makeFolder(resolve(path))
   } catch (error) {
@@ -145,7 +152,7 @@ function openEnv(path: string, durable: boolean, mapSize: number | undefined): E
   const problem = flaw(join(path, 'data.mdb'))
   if (problem !== undefined) throw new StoreUnavailable(`the store cannot be opened in ${path}: ${problem}`)
   try {
-    return new Env({ path, durable, mapSize })
+    return new Env(opts)
   } catch (error) {
     throw new StoreUnavailable(`the store cannot be opened in ${path}: ${reason(error)}`, { cause: error })
   }

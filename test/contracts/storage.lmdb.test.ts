@@ -1,10 +1,13 @@
 /** The embedded driver against the suite, and what only it has: folders, layouts, full disks, snapshots. */
 import { expect } from 'chai'
 import { open } from 'lmdb'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { StoreUnavailable } from '../../server/storage/contract.ts'
 import type { Doc } from '../../server/storage/contract.ts'
 import { openLmdb } from '../../server/storage/lmdb.ts'
@@ -198,6 +201,56 @@ describe('lmdb driver', () => {
       expect(statSync(join(dir.path, 'data.mdb')).size).to.be.greaterThan(12_000_000)
     } finally {
       await child.kill()
+      await store.close()
+    }
+  })
+
+  it('refuses writes while another process holds up all writing, and goes on after it', async () => {
+    using dir = folder()
+    const store = await openLmdb({ path: dir.path, patienceMs: 100 })
+    const docs = store.open('h', 'm').docs<{ readonly n: number }>('d')
+    await docs.put('o', 'k', { n: 0 })
+    const program = `
+      const { open } = await import('lmdb')
+      const root = open({ path: process.argv[1], noSubdir: false, maxDbs: 10 })
+      root.transactionSync(() => {
+        process.send('holds')
+        require('node:fs').readSync(0, Buffer.alloc(1))
+      })
+      await root.close()`
+    const other = spawn(
+      process.execPath,
+      [
+        '--input-type=module',
+        '-e',
+        `import { createRequire } from 'node:module'; const require = createRequire(import.meta.url); ${program}`,
+        dir.path,
+      ],
+      {
+        cwd: fileURLToPath(new URL('../..', import.meta.url)),
+        stdio: ['pipe', 'inherit', 'inherit', 'ipc'],
+      },
+    )
+    try {
+      await once(other, 'message')
+      const first = docs.put('o', 'k', { n: 1 })
+      for (const error of await Promise.all([
+        failure(() => first),
+        failure(() => docs.put('o', 'other', { n: 2 })),
+      ])) {
+        expect(error).to.be.instanceOf(StoreUnavailable)
+        expect(error.message).to.include('does not answer')
+      }
+      expect(await store.healthy()).to.equal(false)
+      expect(await failure(() => docs.put('o', 'k', { n: 3 }))).to.be.instanceOf(StoreUnavailable)
+      other.stdin!.write('x')
+      await once(other, 'exit')
+      while (!(await store.healthy())) await new Promise((resolve) => setImmediate(resolve))
+      await docs.put('o', 'k', { n: 4 })
+      expect(await docs.get('o', 'k')).to.deep.equal({ n: 4 })
+      expect(await docs.get('o', 'other')).to.equal(undefined)
+    } finally {
+      other.kill('SIGKILL')
       await store.close()
     }
   })

@@ -17,6 +17,8 @@ export interface EnvOptions {
   readonly durable: boolean
   /** First size of the memory map, bytes; it grows by itself. */
   readonly mapSize: number | undefined
+  /** How long a transaction may take before writes are refused until it is through, milliseconds. */
+  readonly patienceMs: number
 }
 
 /** One table; what `get` and `range` give of values is valid only until the next call of any table. */
@@ -70,7 +72,6 @@ const maxWaiting = 100_000
 const maxWaitingBytes = 256 * 1024 * 1024
 // Each transaction that is being flushed holds a thread of the pool that DNS, files and password hashes need too.
 const maxUnflushed = 2
-const patienceMs = 30_000
 const hangs = 'the store does not answer: is the disk full, or is it failing?'
 // As bytes, and without a copy: an encoding of 'binary' would copy what is read.
 const binary = {
@@ -83,6 +84,7 @@ export class Env {
   readonly #tables: Record<TableName, Table>
   readonly #root: RootDatabase<Buffer, Buffer>
   readonly #durable: boolean
+  readonly #patienceMs: number
   #queue: Waiting[] = []
   #queuedBytes = 0
   #busy = false
@@ -113,7 +115,8 @@ export class Env {
     const meta = this.#table('meta')
     // Until openTables: a store of a later version must not get tables of this one.
     this.#tables = { meta, docs: meta, index: meta, heads: meta, log: meta, aux: meta, numbers: meta }
-    this.#watch = setInterval(() => this.#look(), 5000)
+    this.#patienceMs = opts.patienceMs
+    this.#watch = setInterval(() => this.#look(), Math.min(opts.patienceMs / 4, 5000))
     this.#watch.unref()
   }
 
@@ -272,7 +275,7 @@ export class Env {
 
   // Where LMDB cannot even begin a transaction, lmdb-js settles nothing; a disk may also stall for long.
   #look(): void {
-    if (this.#stalled || this.#unflushed === 0 || Date.now() - this.#since < patienceMs) return
+    if (this.#stalled || this.#unflushed === 0 || Date.now() - this.#since < this.#patienceMs) return
     this.#stalled = true
     const failure = new StoreUnavailable(hangs)
     for (const group of this.#inFlight) for (const { reject } of group) reject(failure)

@@ -120,6 +120,64 @@ export function pagingGroup(test: Test): void {
     }, 120_000)
   }
 
+  test('a few matches among many entries are found, both ways', async ({ storage }) => {
+    const archive = storage.archive<Msg>('a')
+    const total = 2600
+    // From the middle on, half of the times are from before the others.
+    const at = (n: number) => (n > 1300 && n % 2 === 0 ? 5000 - n : 10_000 + n)
+    const appended = range(total).map((n) => {
+      const text = n % 397 === 5 ? `a needle ${n}` : `hay ${n}`
+      return archive.append('o', {
+        at: new Date(at(n)),
+        with: n % 611 === 7 ? 'rare' : 'often',
+        doc: { n, text },
+      })
+    })
+    const ids = (await Promise.all(appended)).map(({ id }) => id)
+    const wanted = (test: (n: number) => boolean) => range(total).filter(test)
+    const cases: readonly (readonly [Filter, readonly number[]])[] = [
+      [{ text: 'needle' }, wanted((n) => n % 397 === 5)],
+      [{ with: 'rare' }, wanted((n) => n % 611 === 7)],
+      [{ with: 'often', text: 'needle' }, wanted((n) => n % 397 === 5 && n % 611 !== 7)],
+      [{ start: new Date(3000), end: new Date(3100) }, wanted((n) => at(n) >= 3000 && at(n) <= 3100)],
+      [{ with: 'rare', end: new Date(9999) }, wanted((n) => n % 611 === 7 && at(n) < 10_000)],
+      [{ start: new Date(10_000) }, wanted((n) => at(n) >= 10_000)],
+      [
+        { start: new Date(4000), end: new Date(10_400), with: 'often' },
+        wanted((n) => at(n) >= 4000 && at(n) <= 10_400 && n % 611 !== 7),
+      ],
+      [{ end: new Date(12_000) }, wanted((n) => at(n) <= 12_000)],
+      [
+        { text: 'needle', after: ids[500]!, before: ids[2400]! },
+        wanted((n) => n % 397 === 5 && n > 500 && n < 2400),
+      ],
+    ]
+    for (const [q, numbers] of cases) {
+      const everywhere =
+        numbers.length +
+        (q.after === undefined ? 0 : wanted((n) => n % 397 === 5 && (n <= 500 || n >= 2400)).length)
+      for (const [from, limit] of [
+        ['first', 3],
+        ['last', 3],
+        ['first', 700],
+        ['last', 1000],
+      ] as const) {
+        if (limit === 3 && numbers.length > 30) continue
+        const got = await walk(archive, q, from, limit, everywhere)
+        expect(
+          got.map(({ doc }) => doc.n),
+          `${JSON.stringify(q)} ${from} ${limit}`,
+        ).to.deep.equal(numbers)
+      }
+    }
+    // Those that are out of order go with the others of their age.
+    expect(await archive.remove('o', { until: new Date(4000) })).to.equal(wanted((n) => at(n) <= 4000).length)
+    expect(await archive.remove('o', { until: new Date(10_300), keepLast: 1500 })).to.equal(301)
+    const left = wanted((n) => at(n) > 4000 && n > 300)
+    expect((await readAll(archive, 'o')).map(({ doc }) => doc.n)).to.deep.equal(left)
+    expect((await archive.page('o', { from: 'first', limit: 1, count: true })).count).to.equal(left.length)
+  }, 120_000)
+
   test('a page is complete when nothing that matches lies beyond it', async ({ storage }) => {
     const archive = storage.archive<Msg>('a')
     const all = await fill(archive, (i) => 1000 + i)
