@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import type { Address } from './connection.ts'
 
 const CONFIG = join(import.meta.dirname, '../interop/peers')
@@ -73,7 +73,7 @@ export async function scratchFolder(domain: string): Promise<string> {
     '-days',
     '2',
   ]
-  const output = ['-keyout', key, '-out', cert, '-subj', `/CN=${domain}`, '-addext', names]
+  const output = ['-keyout', key, '-out', cert, '-subj', subject, '-addext', names]
   execFileSync('openssl', [...options, ...output], { stdio: 'pipe' })
   writeFileSync(join(folder, 'both.pem'), readFileSync(cert, 'utf8') + readFileSync(key, 'utf8'))
   return folder
