@@ -31,27 +31,30 @@ export class Element {
   /** Attributes as name, value, name, value, …; named as in `attr()`. No namespace declarations. */
   readonly flat: readonly string[]
   #children: readonly Node[]
+  /** XML of the attributes, each with a space before it. */
+  #head: string | undefined
   /** XML of the children, for a place where the default namespace is `ns`. */
   #inner: string | undefined
   /** Children of this namespace inherited it and follow this element into its new one when somebody asks for them. */
   #inherited: string | undefined
   #attrs: Attrs | undefined
 
-  /** For the parser; others use `el()`. `inner`: XML of the children where the default namespace is `ns`. */
+  /** For the parser; others use `el()`. `head` and `inner`: text to write for the attributes, and for the children. */
   constructor(
     name: string,
     ns: string,
     flat: readonly string[],
     children: readonly Node[],
+    head?: string,
     inner?: string,
-    inherited?: string,
   ) {
     this.name = name
     this.ns = ns
     this.flat = flat
     this.#children = children
+    this.#head = head
     this.#inner = inner
-    this.#inherited = inherited
+    this.#inherited = undefined
     this.#attrs = undefined
   }
 
@@ -149,40 +152,43 @@ export class Element {
 
   /** With other attributes: an undefined value deletes. Children, and their text from the wire, stay. */
   withAttrs(changes: AttrChanges): Element {
-    const old = this.flat
-    const flat: string[] = []
-    for (let i = 0; i + 1 < old.length; i += 2) {
-      const name = old[i] ?? ''
-      if (!Object.hasOwn(changes, name)) flat.push(name, old[i + 1] ?? '')
-      else {
-        const value = changes[name]
-        if (value !== undefined) flat.push(name, value)
-      }
-    }
+    const flat = this.flat.slice()
+    let head = this.#head
     for (const name of Object.keys(changes)) {
       const value = changes[name]
-      if (value !== undefined && this.attr(name) === undefined) flat.push(attributeName(name), value)
+      const at = indexOf(flat, name)
+      if (at >= 0) {
+        head = undefined
+        if (value === undefined) flat.splice(at, 2)
+        else flat[at + 1] = value
+      } else if (value !== undefined) {
+        const known = attributeName(name)
+        flat.push(known, value)
+        if (head !== undefined) head = known.startsWith('{') ? undefined : head + attributeXml(known, value)
+      }
     }
-    return new Element(this.name, this.ns, flat, this.#children, this.#inner, this.#inherited)
+    const changed = new Element(this.name, this.ns, flat, this.#children, head, this.#inner)
+    changed.#inherited = this.#inherited
+    return changed
   }
 
   /** With other content. */
   withChildren(children: readonly Node[]): Element {
-    return new Element(this.name, this.ns, this.flat, children)
+    return new Element(this.name, this.ns, this.flat, children, this.#head)
   }
 
   /** With nodes added at the end. */
   append(...nodes: Node[]): Element {
     const inner = this.#inner
     const added = inner === undefined ? undefined : inner + innerXml(nodes, this.ns, false)
-    return new Element(this.name, this.ns, this.flat, [...this.children, ...nodes], added)
+    return new Element(this.name, this.ns, this.flat, [...this.children, ...nodes], this.#head, added)
   }
 
   /** Without the child elements that match; this very element when none does. */
   without(test: (child: Element) => boolean): Element {
     const children = this.children
     const kept = children.filter((child) => typeof child === 'string' || !test(child))
-    return kept.length === children.length ? this : new Element(this.name, this.ns, this.flat, kept)
+    return kept.length === children.length ? this : this.withChildren(kept)
   }
 
   /**
@@ -194,7 +200,9 @@ export class Element {
     // A child that already is in the new namespace names it in the inner text; a later change back could not tell it apart.
     const inner = this.#inner !== undefined && holds(this.children, this.ns, ns) ? undefined : this.#inner
     const children = this.children
-    return new Element(this.name, ns, this.flat, children, inner, children.length === 0 ? undefined : this.ns)
+    const moved = new Element(this.name, ns, this.flat, children, this.#head, inner)
+    if (children.length > 0) moved.#inherited = this.ns
+    return moved
   }
 
   /**
@@ -205,29 +213,29 @@ export class Element {
    * `declareStream` adds the declaration, as WebSocket frames need it (RFC 7395 §3.3.3); it defaults to true without `contextNs`.
    */
   toString(contextNs?: string, declareStream: boolean = contextNs === undefined): string {
-    if (this.ns !== NS.STREAM) {
-      // What was put together once is kept for copies with other attributes.
-      if (this.#inner === undefined && this.#children.length > 0)
-        this.#inner = innerXml(this.children, this.ns, false)
-      return this.#xml(contextNs ?? '', false)
+    if (this.ns === NS.STREAM) {
+      const declaration = declareStream ? ` xmlns:stream='${NS.STREAM}'` : ''
+      return this.#prefixed(contextNs ?? '', declaration)
     }
-    const inner = innerXml(this.children, contextNs ?? '', true)
-    const declaration = declareStream ? ` xmlns:stream='${NS.STREAM}'` : ''
-    return tag(`stream:${this.name}`, declaration + attributesXml(this.flat), inner)
+    return this.#unprefixed(contextNs ?? '')
   }
 
   /** @internal For the serialiser: `streamPrefix` tells that an ancestor was written with the prefix `stream`. */
   xml(contextNs: string, streamPrefix: boolean): string {
-    return this.#xml(contextNs, streamPrefix)
+    return streamPrefix && this.ns === NS.STREAM ? this.#prefixed(contextNs, '') : this.#unprefixed(contextNs)
   }
 
-  #xml(contextNs: string, streamPrefix: boolean): string {
-    if (streamPrefix && this.ns === NS.STREAM) {
-      return tag(`stream:${this.name}`, attributesXml(this.flat), innerXml(this.children, contextNs, true))
-    }
-    const declaration = this.ns === contextNs ? '' : ` xmlns='${escapeAttr(this.ns)}'`
-    const inner = this.#inner ?? innerXml(this.children, this.ns, false)
-    return tag(this.name, declaration + attributesXml(this.flat), inner)
+  #prefixed(contextNs: string, declaration: string): string {
+    const name = `stream:${this.name}`
+    return tag(name, declaration + attributesXml(this.flat), innerXml(this.children, contextNs, true))
+  }
+
+  /** What had to be put together is kept: a copy with another address uses it again. */
+  #unprefixed(contextNs: string): string {
+    const head = (this.#head ??= attributesXml(this.flat))
+    const inner = (this.#inner ??= this.#children.length === 0 ? '' : innerXml(this.children, this.ns, false))
+    if (this.ns === contextNs) return tag(this.name, head, inner)
+    return tag(this.name, ` xmlns='${escapeAttr(this.ns)}'${head}`, inner)
   }
 
   /** Shown by `console.log` and by assertion messages. */
@@ -278,6 +286,7 @@ function flatten(attrs: AttrChanges): readonly string[] {
 
 /** The name when it can be written; a namespace declaration cannot, `ns` says it all. */
 function attributeName(name: string): string {
+  if (KNOWN_NAMES.has(name) && name !== 'xmlns') return name
   if (name.startsWith(XML_NAME)) return attributeName(`xml:${name.slice(XML_NAME.length)}`)
   const end = name.startsWith('{') ? name.lastIndexOf('}') : -1
   const local = end > 1 ? name.slice(end + 1) : name.startsWith('xml:') ? name.slice(4) : name
@@ -296,6 +305,11 @@ function isName(name: string): boolean {
   return true
 }
 
+function indexOf(flat: readonly string[], name: string): number {
+  for (let i = 0; i < flat.length; i += 2) if (flat[i] === name) return i
+  return -1
+}
+
 function tag(name: string, attributes: string, inner: string): string {
   return inner === '' ? `<${name}${attributes}/>` : `<${name}${attributes}>${inner}</${name}>`
 }
@@ -304,15 +318,23 @@ function attributesXml(flat: readonly string[]): string {
   let text = ''
   for (let i = 0; i + 1 < flat.length; i += 2) {
     const name = flat[i] ?? ''
-    const value = escapeAttr(flat[i + 1] ?? '')
-    if (!name.startsWith('{')) text += ` ${name}='${value}'`
+    const value = flat[i + 1] ?? ''
+    if (name.charCodeAt(0) !== BRACE) text += attributeXml(name, value)
     else {
       const end = name.lastIndexOf('}')
       const prefix = `n${i / 2}`
-      text += ` xmlns:${prefix}='${escapeAttr(name.slice(1, end))}' ${prefix}:${name.slice(end + 1)}='${value}'`
+      text +=
+        attributeXml(`xmlns:${prefix}`, name.slice(1, end)) +
+        attributeXml(`${prefix}:${name.slice(end + 1)}`, value)
     }
   }
   return text
+}
+
+const BRACE = '{'.charCodeAt(0)
+
+function attributeXml(name: string, value: string): string {
+  return ` ${name}='${escapeAttr(value)}'`
 }
 
 function innerXml(children: readonly Node[], contextNs: string, streamPrefix: boolean): string {

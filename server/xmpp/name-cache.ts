@@ -16,6 +16,8 @@ export class Name {
   readonly prefix: string
   readonly local: string
   readonly role: Role
+  /** Whether an attribute of this name declares a namespace. */
+  readonly declares: boolean
   /** UTF-8 of `qname`. */
   readonly bytes: Uint8Array
   /** Whether it has characters beyond ASCII. */
@@ -31,6 +33,7 @@ export class Name {
     this.prefix = prefix
     this.local = local
     this.role = role(prefix, local)
+    this.declares = this.role === 'default' || this.role === 'declaration'
     this.bytes = bytes
     this.high = bytes.length !== qname.length
   }

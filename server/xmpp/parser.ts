@@ -98,7 +98,7 @@ export class Parser {
     this.#discarding = false
     try {
       const data = this.#tail === undefined ? toBuffer(chunk) : this.#complete(this.#tail, chunk)
-      if (data !== undefined) this.#read(data, data.toString('latin1'))
+      if (data !== undefined) this.#read(data)
     } catch (error) {
       this.stop()
       throw error
@@ -137,10 +137,21 @@ export class Parser {
     }
   }
 
-  /** For `parseXml`: the whole document at once, as bytes and as Latin-1. */
-  document(data: Buffer, latin1: string): void {
-    this.#read(data, latin1)
-    this.end()
+  /** Reads a document, see `parseXml`. */
+  static document(text: string | Uint8Array, limits: ParserLimits): Element {
+    if (text.length > limits.maxBytes) throw policyViolation('document too big')
+    const root = new Root()
+    const parser = new Parser(root, limits, 'document')
+    if (typeof text !== 'string') parser.#read(toBuffer(text))
+    else {
+      const data = Buffer.from(text)
+      const isAscii = data.length === text.length
+      if (!isAscii && !text.isWellFormed()) throw notWellFormed('lone surrogate')
+      parser.#read(data, isAscii ? text : undefined)
+    }
+    parser.end()
+    if (root.found === undefined) throw notWellFormed('no element')
+    return root.found
   }
 
   #forget(): void {
@@ -158,17 +169,17 @@ export class Parser {
     return data
   }
 
-  #read(data: Buffer, latin1: string): void {
+  #read(data: Buffer, ascii?: string): void {
     let scanner = this.#scanner
     if (scanner === undefined) {
       scanner = spare ?? new Scanner()
       spare = undefined
     }
-    scanner.feed(data, latin1)
+    scanner.feed(data, ascii)
     const at = this.#tokens(scanner, data)
     if (at < data.length && !this.#discarding) this.#keep(scanner, data.subarray(at))
-    if (scanner.tree.depth > 0) {
-      scanner.feed(NO_INPUT, '')
+    if (scanner.tree.depth > 0 && !this.#discarding) {
+      scanner.feed(NO_INPUT)
       this.#scanner = scanner
     } else {
       scanner.clear()
@@ -327,12 +338,12 @@ export const DOCUMENT_LIMITS: ParserLimits = {
 
 /** Takes the root of a document. */
 class Root implements ParserHandler {
-  element_: Element | undefined = undefined
+  found: Element | undefined = undefined
 
   open(): void {}
 
   element(el: Element): void {
-    this.element_ = el
+    this.found = el
   }
 
   close(): void {}
@@ -343,16 +354,5 @@ class Root implements ParserHandler {
  * before), a stored stanza, a test string. Throws `StreamError` as `Parser` does.
  */
 export function parseXml(text: string | Uint8Array, limits: ParserLimits = DOCUMENT_LIMITS): Element {
-  const root = new Root()
-  const parser = new Parser(root, limits, 'document')
-  if (typeof text !== 'string') parser.write(text)
-  else {
-    if (text.length > limits.maxBytes) throw policyViolation('document too big')
-    const data = Buffer.from(text)
-    if (data.length !== text.length && !text.isWellFormed()) throw notWellFormed('lone surrogate')
-    parser.document(data, data.length === text.length ? text : data.toString('latin1'))
-  }
-  parser.end()
-  if (root.element_ === undefined) throw notWellFormed('no element')
-  return root.element_
+  return Parser.document(text, limits)
 }

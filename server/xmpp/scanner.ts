@@ -20,6 +20,9 @@ export const INCOMPLETE = -1
 /** Text this long is taken even though its end is not in sight, so that what waits for more input stays small. */
 export const TEXT_PIECE = 1024
 
+/** Most bytes that a string of an element keeps alive besides its own. */
+const WINDOW = 4096
+
 const NO_BYTES = Buffer.alloc(0)
 const NO_LIMITS: ParserLimits = { maxBytes: 0, maxDepth: 0, maxAttrs: 0, maxName: 0 }
 const CDATA = Buffer.from('<![CDATA[')
@@ -34,30 +37,44 @@ export class Scanner {
   inCdata = false
 
   #data: Buffer = NO_BYTES
-  /** The input with one character per byte: right for ASCII, and the offsets are those of the bytes. */
-  #latin1 = ''
+  /**
+   * A part of the input with one character per byte: right for ASCII, and offsets are those of the bytes plus a constant. The strings
+   * of elements are slices of it and keep it alive, so it is short.
+   */
+  #window = ''
+  #windowStart = 0
+  #windowEnd = 0
   /** Up to where the input is known to be valid UTF-8; -1 when nobody has looked. */
   #validTo = -1
+  /** The attributes of the first-level element as they came, when they can be written so. */
+  #head: string | undefined = undefined
   /** Offset of the first byte of content of the first-level element, -1 when that was in an earlier input. */
   #innerStart = -1
   /** Whether there are characters beyond ASCII in that content. */
   #innerHigh = false
-  /** Greatest class of the bytes of the attribute value just read. */
-  #worst = 0
+  // The attributes of the start tag at hand.
+  #count = 0
+  /** A namespace declaration is among them. */
+  #declares = false
+  /** They can be written as they came. */
+  #verbatim = true
   readonly #names: Name[] = []
   readonly #values: string[] = []
 
-  /** Takes the next input: the same as bytes and as Latin-1. */
-  feed(data: Buffer, latin1: string): void {
+  /** Takes the next input; `ascii`: the same as text, when the caller has it and it is ASCII. */
+  feed(data: Buffer, ascii = ''): void {
     this.#data = data
-    this.#latin1 = latin1
+    this.#window = ascii
+    this.#windowStart = 0
+    this.#windowEnd = ascii.length
     this.#validTo = -1
     this.#innerStart = -1
   }
 
   /** Forgets the input and what is open. */
   clear(): void {
-    this.feed(NO_BYTES, '')
+    this.feed(NO_BYTES)
+    this.#head = undefined
     this.inCdata = false
     this.tree.clear()
   }
@@ -89,41 +106,29 @@ export class Scanner {
   /** Reads a start tag or an empty-element tag, after which the element is closed already. */
   startTag(start: number, end: number): number {
     const data = this.#data
-    let at = this.#nameEnd(start + 1, end)
-    if (at === end) return INCOMPLETE
-    const name = this.#name(start + 1, at)
-    let count = 0
-    let declares = false
-    let byte = data[at]
-    while (byte !== BYTE.GT && byte !== BYTE.SLASH) {
-      const nameStart = skipWhite(data, at, end)
-      if (nameStart === end) return INCOMPLETE
-      byte = data[nameStart]
-      if (byte === BYTE.GT || byte === BYTE.SLASH) {
-        at = nameStart
+    const nameEnd = this.#nameEnd(start + 1, end)
+    if (nameEnd === end) return INCOMPLETE
+    const name = this.#name(start + 1, nameEnd)
+    if (this.tree.depth === 0 && this.#windowEnd - start < WINDOW / 4) this.#look(start)
+    this.#count = 0
+    this.#declares = false
+    this.#verbatim = true
+    let at = nameEnd
+    for (;;) {
+      const byte = data[at]
+      if (byte === BYTE.GT || byte === BYTE.SLASH) break
+      const next = skipWhite(data, at, end)
+      if (next === end) return INCOMPLETE
+      if (data[next] === BYTE.GT || data[next] === BYTE.SLASH) {
+        at = next
         break
       }
-      if (nameStart === at) throw notWellFormed('no white space before an attribute')
-      const nameEnd = this.#nameEnd(nameStart, end)
-      const valueStart = this.#valueStart(nameEnd, end)
-      if (valueStart === INCOMPLETE) return INCOMPLETE
-      const valueEnd = this.#valueEnd(valueStart, end, data[valueStart - 1] ?? 0)
-      if (valueEnd === INCOMPLETE) return INCOMPLETE
-
-      if (count === this.limits.maxAttrs) throw policyViolation(`more than ${count} attributes`)
-      const attr = this.#name(nameStart, nameEnd)
-      const declaration = attr.role === 'default' || attr.role === 'declaration'
-      if (declaration) declares = true
-      this.#names[count] = attr
-      if (this.#worst !== CLASS.PLAIN) this.#values[count] = this.#decodeValue(valueStart, valueEnd)
-      else if (declaration) this.#values[count] = namespaceAt(data, valueStart, valueEnd)
-      else this.#values[count] = this.#latin1.slice(valueStart, valueEnd)
-      count++
-      at = valueEnd + 1
-      if (at === end) return INCOMPLETE
-      byte = data[at]
+      if (next === at) throw notWellFormed('no white space before an attribute')
+      at = this.#attribute(next, end)
+      if (at === INCOMPLETE) return INCOMPLETE
     }
-    const empty = byte === BYTE.SLASH
+    const headEnd = at
+    const empty = data[at] === BYTE.SLASH
     if (empty) {
       if (++at === end) return INCOMPLETE
       if (data[at] !== BYTE.GT) throw notWellFormed('"/" inside a tag')
@@ -131,13 +136,45 @@ export class Scanner {
     at++
     const tree = this.tree
     if (tree.depth === 0) {
+      this.#head = this.#verbatim ? this.#ascii(nameEnd, headEnd) : undefined
       this.#innerStart = at
       this.#innerHigh = false
     } else if (tree.depth >= this.limits.maxDepth) {
       throw policyViolation(`nested deeper than ${this.limits.maxDepth}`)
     }
-    tree.open(name, this.#names, this.#values, count, declares, empty)
+    tree.open(name, this.#names, this.#values, this.#count, this.#declares, empty)
     return at
+  }
+
+  /** Reads an attribute; returns the offset behind it, where there is at least one byte more. */
+  #attribute(start: number, end: number): number {
+    const data = this.#data
+    const nameEnd = this.#nameEnd(start, end)
+    const valueStart = this.#valueStart(nameEnd, end)
+    if (valueStart === INCOMPLETE) return INCOMPLETE
+    const quote = data[valueStart - 1]
+    let valueEnd = skipPlain(VALUE, data, valueStart, end)
+    let worst: number = CLASS.PLAIN
+    while (valueEnd < end && data[valueEnd] !== quote) {
+      const found = VALUE[data[valueEnd] ?? 0] ?? 0
+      if (found === CLASS.BAD) throw notWellFormed('"<" or a control character in an attribute value')
+      if (found !== CLASS.END && found > worst) worst = found
+      valueEnd = skipPlain(VALUE, data, valueEnd + 1, end)
+    }
+    if (valueEnd + 1 >= end) return INCOMPLETE
+
+    const count = this.#count
+    if (count === this.limits.maxAttrs) throw policyViolation(`more than ${count} attributes`)
+    const name = this.#name(start, nameEnd)
+    const { declares } = name
+    if (declares) this.#declares = true
+    if (worst !== CLASS.PLAIN || name.role !== 'plain') this.#verbatim = false
+    this.#names[count] = name
+    if (worst !== CLASS.PLAIN) this.#values[count] = chars.decodeValue(this.#decode(valueStart, valueEnd))
+    else if (declares) this.#values[count] = namespaceAt(data, valueStart, valueEnd)
+    else this.#values[count] = this.#ascii(valueStart, valueEnd)
+    this.#count = count + 1
+    return valueEnd + 1
   }
 
   /** From behind the name of an attribute to the first byte of its value. */
@@ -156,20 +193,6 @@ export class Scanner {
     return at + 1
   }
 
-  /** To the quote that ends an attribute value; leaves in `#worst` what the value takes to be decoded. */
-  #valueEnd(valueStart: number, end: number, quote: number): number {
-    const data = this.#data
-    this.#worst = CLASS.PLAIN
-    let at = skipPlain(VALUE, data, valueStart, end)
-    while (at < end && data[at] !== quote) {
-      const found = VALUE[data[at] ?? 0] ?? 0
-      if (found === CLASS.BAD) throw notWellFormed('"<" or a control character in an attribute value')
-      if (found !== CLASS.END && found > this.#worst) this.#worst = found
-      at = skipPlain(VALUE, data, at + 1, end)
-    }
-    return at === end ? INCOMPLETE : at
-  }
-
   #endTag(start: number, end: number): number {
     const data = this.#data
     const tree = this.tree
@@ -183,7 +206,8 @@ export class Scanner {
     if (at < end && data[at] !== BYTE.GT) at = skipWhite(data, at, end)
     if (at === end) return INCOMPLETE
     if (data[at] !== BYTE.GT) throw notWellFormed('end tag of an element that is not open')
-    tree.close(tree.depth === 1 && tree.movable ? this.#inner(start) : undefined)
+    if (tree.depth > 1) tree.close(undefined, undefined)
+    else tree.close(this.#head, tree.movable ? this.#inner(start) : undefined)
     return at + 1
   }
 
@@ -191,7 +215,7 @@ export class Scanner {
   #inner(end: number): string | undefined {
     const start = this.#innerStart
     if (start < 0 || start === end) return undefined
-    return this.#innerHigh ? this.#data.toString('utf8', start, end) : this.#latin1.slice(start, end)
+    return this.#innerHigh ? this.#data.toString('utf8', start, end) : this.#ascii(start, end)
   }
 
   #characters(start: number, end: number): number {
@@ -208,7 +232,7 @@ export class Scanner {
       if (end - start < TEXT_PIECE) return INCOMPLETE
       at = this.#cut(start, end)
     }
-    if (worst === CLASS.PLAIN) this.tree.text(this.#latin1.slice(start, at))
+    if (worst === CLASS.PLAIN) this.tree.text(this.#ascii(start, at))
     else {
       const raw = this.#decode(start, at)
       this.tree.text(worst === CLASS.HIGH ? raw : chars.decodeText(raw))
@@ -259,6 +283,21 @@ export class Scanner {
     return Math.min(cut, reference)
   }
 
+  /** The text between two offsets, which is ASCII. */
+  #ascii(start: number, end: number): string {
+    if (start < this.#windowStart || end - start > WINDOW) return this.#data.toString('latin1', start, end)
+    if (end > this.#windowEnd) this.#look(start)
+    return this.#window.slice(start - this.#windowStart, end - this.#windowStart)
+  }
+
+  /** Moves the window to `start`, unless it reaches the end of the input already. */
+  #look(start: number): void {
+    if (this.#windowEnd === this.#data.length) return
+    this.#windowStart = start
+    this.#windowEnd = Math.min(start + WINDOW, this.#data.length)
+    this.#window = this.#data.toString('latin1', start, this.#windowEnd)
+  }
+
   #nameEnd(start: number, end: number): number {
     const at = skipName(this.#data, start, end)
     if (at - start > this.limits.maxName) throw policyViolation(`name longer than ${this.limits.maxName}`)
@@ -270,10 +309,6 @@ export class Scanner {
     const name = nameAt(this.#data, start, end)
     if (name.high) this.#innerHigh = true
     return name
-  }
-
-  #decodeValue(start: number, end: number): string {
-    return chars.decodeValue(this.#decode(start, end))
   }
 
   /** Bytes that may be other than ASCII as text. */

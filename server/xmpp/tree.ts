@@ -146,8 +146,8 @@ export class Tree {
     this.depth++
   }
 
-  /** Takes an end tag. `inner`: the text of the content, when it can be used elsewhere. */
-  close(inner: string | undefined): void {
+  /** Takes an end tag. `head` and `inner`: text of the attributes and of the content, when it can be used elsewhere. */
+  close(head: string | undefined, inner: string | undefined): void {
     const frame = this.#top
     const first = frame.firstNode
     const length = this.#count - first
@@ -158,7 +158,7 @@ export class Tree {
         : length === 1
           ? [only]
           : this.#nodes.slice(first, this.#count)
-    const element = new Element(frame.name.local, frame.ns, frame.flat, children, inner)
+    const element = new Element(frame.name.local, frame.ns, frame.flat, children, head, inner)
     this.#count = first
     this.#bindings = frame.outer
     this.#top = frame.parent ?? this.#base
