@@ -61,6 +61,8 @@ export async function freePorts(count: number): Promise<number[]> {
 export async function scratchFolder(domain: string): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'hermod-peer-'))
   const [cert, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')]
+  // A subject of its own: OpenSSL finds certificates by a hash of it, and packages put a CN=localhost into the system's store.
+  const subject = `/O=${basename(folder)}/CN=${domain}`
   const names = `subjectAltName=DNS:${domain},DNS:conference.${domain}`
   const options = [
     'req',

@@ -4,6 +4,7 @@
  */
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect } from 'chai'
@@ -139,6 +140,7 @@ for (const [server, open] of targets) {
         this.timeout(100_000)
         const other = await scratchFolder('localhost')
         const { status } = await runClients(python, running(), 'direct', { ca: join(other, 'cert.pem') })
+        await rm(other, { recursive: true })
         expect(status).to.equal(1)
       })
     }
