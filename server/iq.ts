@@ -133,10 +133,20 @@ export class RequestTracker {
         reject(new RequestTimeout(`no answer from ${to.toString()} in ${opts.timeoutMs} ms`))
       })
       this.#pending.set(id, { to, from, resolve, reject, timer })
-      const sent = route(
-        el('iq', NS.CLIENT, { type: opts.type, id, from: from.toString(), to: to.toString() }, payload),
-      )
-      if (sent instanceof Promise) sent.catch(reject)
+      // One that cannot be sent will not be answered.
+      const failed = (error: unknown): void => {
+        this.#pending.delete(id)
+        timer[Symbol.dispose]()
+        reject(error)
+      }
+      try {
+        const sent = route(
+          el('iq', NS.CLIENT, { type: opts.type, id, from: from.toString(), to: to.toString() }, payload),
+        )
+        if (sent instanceof Promise) sent.catch(failed)
+      } catch (error) {
+        failed(error)
+      }
     })
   }
 
