@@ -21,7 +21,7 @@ export interface Link<E> {
 const PHASES: readonly Phase[] = ['guard', 'rewrite', 'store', 'copy', 'observe']
 const KINDS: readonly StanzaKind[] = ['message', 'presence', 'iq']
 /** A handler that has not answered after this is treated as crashed. */
-const HANDLER_TIMEOUT_MS = 10_000
+export const HANDLER_TIMEOUT_MS = 10_000
 
 /** The handlers of one chain for one kind of stanza, in the three parts that matter for ordering. */
 export interface Compiled<E> {
@@ -115,6 +115,11 @@ export class Chain<E> {
     }
     for (const kind of KINDS) this[kind] = part(kind)
     this.any = part(undefined)
+  }
+
+  /** The time, for those who wait to enter. */
+  now(): number {
+    return this.#clock.now()
   }
 
   /** guard and rewrite, in order, until a verdict. */

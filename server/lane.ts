@@ -5,9 +5,12 @@
  * then delivery). Begin stages run one after another; stores are started in that order and overlap, so that many
  * messages share one commit; turns come one after another in the order of begin. Where nothing waits, everything
  * happens in the same call and no promise is made.
+ *
+ * Who has waited for those ahead longer than a handler may take is refused: many that time out one after another do not make a queue of minutes.
  */
-import type { Chain, Compiled } from './hooks.ts'
+import { type Chain, type Compiled, HANDLER_TIMEOUT_MS } from './hooks.ts'
 import type { Verdict } from './module.ts'
+import { StanzaError } from './xmpp/errors.ts'
 
 /** What to do with the stanza when its turn has come. What it returns is waited for by the sender, not by the lane. */
 export type Turn<E> = (e: E, verdict: Verdict) => void | Promise<void>
@@ -56,7 +59,10 @@ export class Lane {
     part: Compiled<E>,
     e: E,
   ): Promise<Started> {
+    const since = chain.now()
     await ahead
+    if (chain.now() - since > HANDLER_TIMEOUT_MS)
+      return { outcome: { bounce: new StanzaError('internal-server-error', { type: 'wait' }) } }
     const verdict = await chain.runBefore(part, e)
     return { outcome: verdict ?? chain.runStore(part, e) }
   }

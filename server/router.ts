@@ -6,6 +6,7 @@
  * single stanzas wait for. Calls that need not wait return undefined, not a promise.
  */
 import type { Account, Host } from './host.ts'
+import { HANDLER_TIMEOUT_MS } from './hooks.ts'
 import { checkIq, refusal } from './iq.ts'
 import type { Bound, Iq, StanzaEvent, Verdict } from './module.ts'
 import type { BoundClient, ClientSession } from './session.ts'
@@ -245,7 +246,7 @@ export class Router {
       try {
         const result = handle(iq)
         if (!(result instanceof Promise)) return this.#answer(e, iq, result)
-        return result.then(
+        return inTime(result, host).then(
           (payloadOut) => this.#answer(e, iq, payloadOut),
           (error: unknown) => this.bounce(e, refusal(error, host.log, iq)),
         )
@@ -310,6 +311,13 @@ export class Router {
     if (answer !== undefined) session.send(answer.withAttrs({ from: undefined }))
     return undefined
   }
+}
+
+/** A handler that does not answer must not hold what its sender sends next. */
+async function inTime<T>(result: Promise<T>, host: Host): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  using _timer = host.env.clock.after(HANDLER_TIMEOUT_MS, () => reject(new Error('handler timed out')))
+  return await Promise.race([result, late])
 }
 
 /** A request as its handler sees it. */

@@ -17,6 +17,7 @@ import { type Listener, listenTcp } from './net.ts'
 import { Router } from './router.ts'
 import type { Store } from './storage/contract.ts'
 import { openStore } from './storage/open.ts'
+import { withTimeLimit } from './store-limits.ts'
 import { Telemetry } from './telemetry.ts'
 import { Tls } from './tls.ts'
 
@@ -97,7 +98,7 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
   const { config, modules, log } = options
   const clock = options.clock ?? systemClock
   const telemetry = new Telemetry()
-  const store = options.store ?? (await openStore(config.storage))
+  const store = withTimeLimit(options.store ?? (await openStore(config.storage)))
   if (options.store === undefined) stack.defer(() => store.close())
   const tls = await Tls.load(tlsSettings(config, log))
   const http = await startHttp(

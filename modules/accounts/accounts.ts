@@ -30,6 +30,7 @@ const MAX_PASSWORD = 1024
 /** Stored once per host. `counts`: the iteration counts that accounts were made with, newest first. */
 type HostDoc = { readonly decoy: Uint8Array; readonly counts: readonly number[] }
 const KEY = 'account'
+type FormerDoc = { readonly at: number }
 /** Keys of the host's own documents: what decoys are made of, an account of nobody, and one that is never stored. */
 const DECOYS = 'decoys'
 const NOBODY = 'nobody'
@@ -44,6 +45,8 @@ export class Accounts implements AuthService {
   readonly #iterations: number
   readonly #docs: Docs<AccountDoc>
   readonly #blanks: Docs<AccountDoc>
+  /** Names whose last owner was removed: something of his may be left (a crash, a store that failed, a late write). */
+  readonly #former: Docs<FormerDoc>
   readonly #cache: ExistsCache
   readonly #maker = new KeyMaker()
   #decoySecret: Uint8Array = new Uint8Array()
@@ -55,6 +58,7 @@ export class Accounts implements AuthService {
     this.#iterations = iterations
     this.#docs = ctx.storage.docs<AccountDoc>('accounts')
     this.#blanks = ctx.storage.docs<AccountDoc>('blanks')
+    this.#former = ctx.storage.docs<FormerDoc>('former')
     this.#cache = new ExistsCache(() => ctx.now())
   }
 
@@ -127,10 +131,18 @@ export class Accounts implements AuthService {
     const name = this.#name(local)
     if ((await this.#read(name)) !== undefined) throw new StanzaError('conflict')
     const fresh = await this.#account(password)
+    await this.#settleFormer(name)
     const stored = await this.#docs.update(name, KEY, (old) => old ?? fresh)
     this.#cache.set(name, true)
     // somebody else may have been quicker while the keys were derived
     if (stored === undefined || !sameSalt(stored, fresh)) throw new StanzaError('conflict')
+  }
+
+  /** Nothing of the last owner of a name may come to the next one. */
+  async #settleFormer(name: string): Promise<void> {
+    if ((await this.#former.get('', name)) === undefined) return
+    await this.#ctx.deleteAccount(name)
+    await this.#former.delete('', name)
   }
 
   async setPassword(local: string, password: string): Promise<void> {
@@ -146,6 +158,7 @@ export class Accounts implements AuthService {
   async remove(local: string): Promise<boolean> {
     const name = tryPrepare(() => this.#name(local))
     if (name === undefined) return false
+    await this.#former.put('', name, { at: this.#ctx.now() })
     const removed = await this.#docs.delete(name, KEY)
     this.#cache.set(name, false)
     return removed
