@@ -2,7 +2,7 @@
  * The control socket: how the command line asks a running server to do something. A local socket next to the data that
  * only the server's user may open; one JSON line each way. Not a network interface.
  */
-import { chmod, mkdir, rm } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -36,10 +36,17 @@ export async function serveControl(
     void handle(socket, answer, log)
   })
   await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(path, resolve)
+    server.once('error', (cause) =>
+      reject(new Error(`cannot make the control socket ${path}: ${cause.message}`, { cause })),
+    )
+    // Ours alone from its first moment on: the name is bound within this call.
+    const mask = process.umask(0o177)
+    try {
+      server.listen(path, resolve)
+    } finally {
+      process.umask(mask)
+    }
   })
-  await chmod(path, 0o600)
   return {
     async [Symbol.asyncDispose]() {
       for (const socket of sockets) socket.destroy()
@@ -55,14 +62,24 @@ async function handle(
 ): Promise<void> {
   try {
     const line = await readLine(socket)
-    const request: unknown = JSON.parse(line)
-    if (!isRequest(request)) throw new Error('not a request')
+    const request = parseRequest(line)
     socket.end(`${JSON.stringify(await answer(request))}\n`)
   } catch (error) {
     log.warn('control request failed', { err: error })
     if (!socket.destroyed)
       socket.end(`${JSON.stringify({ error: 'the server could not do this; see its log' })}\n`)
   }
+}
+
+function parseRequest(line: string): ControlRequest {
+  let request: unknown
+  try {
+    request = JSON.parse(line)
+  } catch {
+    throw new Error('not JSON') // the parser's own words would quote the line, and a password with it, in the log
+  }
+  if (!isRequest(request)) throw new Error('not a request')
+  return request
 }
 
 function isRequest(value: unknown): value is ControlRequest {

@@ -20,41 +20,49 @@ interface JsonSchema {
   readonly oneOf?: readonly JsonSchema[]
 }
 
-/** Writes all generated files, or with `check` only compares; resolves to the names of those that differ. */
+/**
+ * Writes all generated files, or with `check` only compares; resolves to the names of those that differ. `folder` is the project's, as a
+ * URL that ends with a slash.
+ */
 export async function writeDocs(
   modules: ReadonlyMap<string, AnyModule>,
   check: boolean,
+  folder: URL = root,
 ): Promise<readonly string[]> {
   const schema = fullSchema(modules)
   const files = new Map<string, string>([
-    ['modules/README.md', await withSection('modules/README.md', 'modules', moduleTable(modules))],
-    ['config/README.md', await withSection('config/README.md', 'options', optionTables(schema, modules))],
+    ['modules/README.md', await withSection(folder, 'modules/README.md', 'modules', moduleTable(modules))],
+    [
+      'config/README.md',
+      await withSection(folder, 'config/README.md', 'options', optionTables(schema, modules)),
+    ],
     ['config/schema.json', `${JSON.stringify(schema, undefined, 2)}\n`],
     ['server/doap.xml', doap(modules)],
   ])
   const stale: string[] = []
   for (const [name, text] of files) {
-    if ((await readText(name)) === text) continue
+    if ((await readText(folder, name)) === text) continue
     stale.push(name)
-    if (!check) await writeFile(path(name), text)
+    if (!check) await writeFile(path(folder, name), text)
   }
   return check ? stale : []
 }
 
-const path = (name: string): string => fileURLToPath(new URL(name, root))
+const path = (folder: URL, name: string): string => fileURLToPath(new URL(name, folder))
 
-async function readText(name: string): Promise<string> {
+async function readText(folder: URL, name: string): Promise<string> {
   try {
-    return await readFile(path(name), 'utf8')
-  } catch {
-    return '' // not written yet
+    return await readFile(path(folder, name), 'utf8')
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return '' // not written yet
+    throw error
   }
 }
 
 /** The file with the text between its two marks replaced. */
-async function withSection(name: string, mark: string, text: string): Promise<string> {
+async function withSection(folder: URL, name: string, mark: string, text: string): Promise<string> {
   const [begin, end] = [`<!-- generated: ${mark} -->`, `<!-- end: ${mark} -->`]
-  const old = (await readText(name)) || `${begin}\n${end}\n`
+  const old = (await readText(folder, name)) || `${begin}\n${end}\n`
   const from = old.indexOf(begin)
   const to = old.indexOf(end)
   if (from < 0 || to < from) throw new Error(`${name} has no section ${mark}`)
