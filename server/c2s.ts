@@ -7,12 +7,13 @@ import { randomBytes } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import { ConnectionLimits } from './connection-limits.ts'
 import type { Host } from './host.ts'
-import type { Bound, Log, StreamFeature, StreamStep, Transport } from './module.ts'
+import type { Bound, Log, StreamStep, Transport } from './module.ts'
+import { Negotiation, type NegotiationDriver } from './negotiation.ts'
 import type { Router } from './router.ts'
 import { type BoundClient, ClientSession, type SessionDriver } from './session.ts'
 import { type HeaderAttrs, type RateLimit, XmlStream } from './stream.ts'
 import { type Element, el } from './xmpp/element.ts'
-import { SaslError, StanzaError, StreamError } from './xmpp/errors.ts'
+import { StreamError } from './xmpp/errors.ts'
 import { type JID, tryJid } from './xmpp/jid.ts'
 import { NS } from './xmpp/ns.ts'
 import type { ParserLimits } from './xmpp/parser.ts'
@@ -54,10 +55,11 @@ const CONTENT_NAMESPACES: ReadonlySet<string> = new Set([NS.CLIENT, NS.STREAM, '
 const SWEEP_MS = 5_000
 
 /** All client streams of the process. */
-export class C2s implements SessionDriver {
+export class C2s implements SessionDriver, NegotiationDriver {
   readonly #env: C2sEnv
   readonly #sessions = new Set<ClientSession>()
   readonly #connections: ConnectionLimits
+  readonly #negotiation: Negotiation
   readonly router: Router
   #sweeper: Disposable
   #stopping = false
@@ -66,6 +68,7 @@ export class C2s implements SessionDriver {
     this.#env = { ...env }
     this.router = env.router
     this.#connections = new ConnectionLimits(env.limits)
+    this.#negotiation = new Negotiation(this)
     this.#sweeper = env.clock.after(SWEEP_MS, this.#sweep)
   }
 
@@ -205,113 +208,11 @@ export class C2s implements SessionDriver {
 
   /** An element that is no stanza of a bound session. */
   negotiate(session: ClientSession, element: Element): void | Promise<void> {
-    const host = session.vhost
-    // RFC 6120 §4.3.5, RFC 7395 §3.3: nothing before the header
-    if (host === undefined) throw new StreamError('not-authorized')
-    if (element.ns === NS.STREAM) {
-      if (element.name === 'error') return session.stream.close()
-      throw new StreamError('unsupported-stanza-type')
-    }
-    if (session.exclusiveNs !== undefined && element.ns !== session.exclusiveNs)
-      throw new StreamError('policy-violation', 'another negotiation is under way')
-    const isStanza = element.ns === NS.CLIENT
-    const payload = isStanza ? element.firstElement() : undefined
-    const ns = isStanza ? (element.name === 'iq' ? (payload?.ns ?? '') : '') : element.ns
-    const feature = host.featureFor(session, ns)
-    if (feature === undefined) throw this.#refusal(session, host, element, isStanza)
-    const step = feature.handle(session, element)
-    if (step instanceof Promise) return step.then((s) => this.#apply(session, host, feature, s))
-    return this.#apply(session, host, feature, step)
-  }
-
-  #refusal(session: ClientSession, host: Host, element: Element, isStanza: boolean): StreamError {
-    const known = host.features.some((f) => f.ns === element.ns)
-    // §4.9.3.24: not a stanza and not a feature
-    if (isStanza && !['message', 'presence', 'iq'].includes(element.name))
-      return new StreamError('unsupported-stanza-type')
-    if (!isStanza && (!known || session.bound)) return new StreamError('unsupported-stanza-type')
-    // §4.9.3.12, §7.1: not before the stream is ready for it
-    return new StreamError('not-authorized')
-  }
-
-  #apply(
-    session: ClientSession,
-    host: Host,
-    feature: StreamFeature,
-    step: StreamStep | void,
-  ): void | Promise<void> {
-    session.exclusiveNs = step?.exclusive === true ? feature.ns : undefined
-    if (step === undefined || !session.stream.open) return undefined
-    if (step.identity !== undefined) this.#identify(session, step)
-    if (step.resource !== undefined) {
-      const bound = this.#bind(session, host, step.resource)
-      if (bound instanceof Promise) return bound.then(() => this.#reply(session, host, step))
-    }
-    return this.#reply(session, host, step)
-  }
-
-  #reply(session: ClientSession, host: Host, step: StreamStep): void | Promise<void> {
-    if (step.inline === undefined) return this.#finish(session, step, step.reply)
-    return this.#inline(session, host, step.inline).then((reply) => this.#finish(session, step, reply))
-  }
-
-  #finish(session: ClientSession, step: StreamStep, reply: Element | undefined): void {
-    if (reply !== undefined) session.stream.send(reply)
-    if (step.next !== 'features') session.uncork()
-    if (step.close !== undefined) {
-      const { condition, text } = step.close
-      return session.stream.close(condition === undefined ? undefined : new StreamError(condition, text))
-    }
-    switch (step.next) {
-      case 'tls':
-        session.clearInbox()
-        return session.stream.startTls(session.host)
-      case 'restart':
-        return session.stream.restart()
-      case 'features':
-        this.sendFeatures(session)
-        return session.uncork()
-      case undefined:
-        return undefined
-    }
-  }
-
-  /** Inline requests of SASL2 and Bind 2, one after another; the replies go into the enclosing one. */
-  async #inline(
-    session: ClientSession,
-    host: Host,
-    inline: NonNullable<StreamStep['inline']>,
-  ): Promise<Element> {
-    const replies: Element[] = []
-    for (const request of inline.requests) {
-      const feature: StreamFeature | undefined = host.inlineFeature(request.ns, inline.of)
-      const step = await this.#inlineStep(session, host, feature, request)
-      if (step === undefined) continue
-      if (step.resource !== undefined) await this.#bind(session, host, step.resource)
-      const reply = step.inline === undefined ? step.reply : await this.#inline(session, host, step.inline)
-      if (reply !== undefined) replies.push(reply)
-    }
-    return await inline.finish(replies, session)
-  }
-
-  /** A refusal of one inline request must not undo the others: it has no reply then. */
-  async #inlineStep(
-    session: ClientSession,
-    host: Host,
-    feature: StreamFeature | undefined,
-    request: Element,
-  ): Promise<StreamStep | undefined> {
-    try {
-      return (await feature?.handle(session, request)) ?? undefined
-    } catch (error) {
-      if (!(error instanceof StanzaError) && !(error instanceof SaslError))
-        host.log.error('inline feature failed', { err: error, ns: request.ns })
-      return undefined
-    }
+    return this.#negotiation.negotiate(session, element)
   }
 
   /** RFC 6120 §6.4.6: from now on the client acts for this bare JID. */
-  #identify(session: ClientSession, step: StreamStep): void {
+  identify(session: ClientSession, step: StreamStep): void {
     session.jid = step.identity?.bare
     session.authenticated = true
     const { limits } = this.#env
@@ -322,13 +223,13 @@ export class C2s implements SessionDriver {
   async adopt(session: ClientSession, jid: JID): Promise<void> {
     const host = session.vhost
     if (host === undefined) throw new Error('adopt before the header')
-    this.#identify(session, { identity: jid.bare })
-    await this.#bind(session, host, jid.resource)
+    this.identify(session, { identity: jid.bare })
+    await this.bind(session, host, jid.resource)
     session.uncork()
   }
 
   /** RFC 6120 §7.7.2.2: an older session of the same full JID gives way. */
-  #bind(session: ClientSession, host: Host, resource: string): void | Promise<void> {
+  bind(session: ClientSession, host: Host, resource: string): void | Promise<void> {
     if (session.jid === undefined) throw new Error('bind before authentication')
     const jid = session.jid.bare.withResource(resource)
     host.get(jid)?.close('conflict')
@@ -337,21 +238,23 @@ export class C2s implements SessionDriver {
     session.cork()
     if (!session.isBound()) return undefined
     host.register(session)
+    // what an account sends and what arrives for it have one order, in which they are stored and shown to its devices
+    session.lane = host.hold(jid.local).lane
     return host.emit('session:bound', { session })
   }
 
   // ---- the end ----
 
   /** The stream is over: whoever may still hold something for the client lets go of it. */
-  closed(session: ClientSession, reason: string): void {
-    if (!this.#sessions.delete(session)) return
-    this.#connections.closed(session.remoteAddress)
+  closed(session: ClientSession, reason: string, undelivered: readonly Element[] = []): void {
+    if (this.#sessions.delete(session)) this.#connections.closed(session.remoteAddress)
+    else if (!this.#detached.delete(session)) return
     const host = session.vhost
     if (host === undefined || !session.isBound()) return
     host.unregister(session)
     const bound: BoundClient = session
     this.#ending.add(bound)
-    this.#over(host, bound, reason)
+    this.#over(host, bound, reason, undelivered)
       .catch((error: unknown) => host.log.error('session end failed', { err: error }))
       .finally(() => this.#ending.delete(bound))
   }
@@ -359,12 +262,36 @@ export class C2s implements SessionDriver {
   /** Sessions whose end is still told to others. */
   readonly #ending = new Set<Bound>()
 
-  async #over(host: Host, session: BoundClient, reason: string): Promise<void> {
+  /** XEP-0198 §5: the old stream is gone and its input handled before anything is counted. */
+  async takeOver(session: ClientSession, fresh: ClientSession): Promise<void> {
+    if (this.#sessions.has(session)) this.#connections.closed(session.remoteAddress)
+    await session.takeOver(fresh)
+    this.#detached.delete(session)
+    if (this.#sessions.delete(fresh)) this.#sessions.add(session)
+    else session.lostAgain(() => this.#detached.add(session)) // the new stream has ended meanwhile
+  }
+
+  /** Bound sessions that a keeper holds without a stream. */
+  readonly #detached = new Set<ClientSession>()
+
+  /** The stream is gone, the session stays. */
+  detached(session: ClientSession): void {
+    this.#sessions.delete(session)
+    this.#connections.closed(session.remoteAddress)
+    this.#detached.add(session)
+  }
+
+  async #over(
+    host: Host,
+    session: BoundClient,
+    reason: string,
+    undelivered: readonly Element[],
+  ): Promise<void> {
     await session.pending // what the client sent before it left comes first
     await host.emit('session:closed', { session, reason, resumable: false })
     session.bound = false
     session.setPresence(undefined)
-    for (const stanza of session.takeHeld()) await this.router.undelivered(host, stanza)
+    for (const stanza of [...undelivered, ...session.takeHeld()]) await this.router.undelivered(host, stanza)
   }
 
   // ---- time ----

@@ -224,7 +224,7 @@ export class Host implements SessionTable {
   }
 
   /** Runs a chain that is not on the stanza path. */
-  emit<K extends 'session:bound' | 'session:idle' | 'session:closed' | 'auth:result'>(
+  emit<K extends 'session:bound' | 'session:resumed' | 'session:idle' | 'session:closed' | 'auth:result'>(
     name: K,
     e: Hooks[K],
   ): void | Promise<void> {

@@ -11,6 +11,8 @@ export interface StreamFeature {
   readonly streams: readonly ('c2s' | 's2s')[]
   readonly needs: readonly StreamState[]
   readonly forbids: readonly StreamState[]
+  /** Inline: run before the other requests, whatever their order. */
+  readonly first?: boolean
   /** Offered inside that exchange only (and not as a top-level feature unless `alsoTopLevel`); handle() then runs inside it. */
   readonly inline?: 'sasl2' | 'bind2'
   readonly alsoTopLevel?: boolean
@@ -41,6 +43,11 @@ export interface StreamStep {
     readonly requests: readonly Element[]
     finish(replies: readonly Element[], s: Session): Element | Promise<Element>
   }
+  /**
+   * This stream goes on with that session (XEP-0198 §5). The core detaches the session's old stream and discards its parser, waits until
+   * everything received is handled, moves this stream over, then calls `reply` and, once the reply is sent, `after`.
+   */
+  readonly resume?: { readonly session: Bound; reply(): Element; after(): void }
   /** Until a step of this feature without it, any first-level element of another feature ends the stream (policy-violation). */
   readonly exclusive?: boolean
   /** Close the stream after `reply` with this condition (too many failures); without one: an orderly end (RFC 6120 §5.4.2.2). */
@@ -85,6 +92,28 @@ export interface Bound extends Session {
   readonly priority: number | undefined
   /** Set by the presence module only. */
   setPresence(presence: Element | undefined): void
+  /** False while a keeper holds the session without a stream. */
+  readonly connected: boolean
+  /**
+   * Stanzas of the client since binding: how many have begun to be processed, and how many of those, counted from the first without
+   * a gap, are delivered, stored or answered.
+   */
+  readonly input: { readonly received: number; readonly handled: number }
+  /** Resolves when all of them are handled; undefined: they are. */
+  readonly pending: Promise<void> | undefined
+  /** Counts output and keeps the session when its stream is lost (XEP-0198); one for each session. */
+  setKeeper(keeper: Keeper | undefined): void
+  /** Puts an element into the queue past the keeper: for what it sends again, and for its own elements. */
+  write(el: Element): boolean
+  /** Ends a session that has no stream now. `undelivered` goes on its way: other resources, offline store, sender. */
+  end(reason: string, undelivered: readonly Element[]): void
+}
+/** Holds what was sent to a client until the client has confirmed it. */
+export interface Keeper {
+  /** A stanza for the client, in order, also while there is no stream. The element may be part of a larger input: keep its text. */
+  sent(stanza: Element): void
+  /** The stream is gone; reason as in 'session:closed'. True: the session stays until it is resumed or `end` is called. */
+  keep(reason: string): boolean
 }
 /** The bound sessions of the host. */
 export interface SessionTable {

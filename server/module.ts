@@ -179,6 +179,8 @@ export interface Hooks {
   'remote:out': StanzaEvent
   /** A resource was bound. */
   'session:bound': { readonly session: Bound }
+  /** A session without stream has one again. */
+  'session:resumed': { readonly session: Bound }
   /** Nothing was received from the client for the idle time of the configuration. */
   'session:idle': { readonly session: Bound }
   /** The session is over; the reason is a stream condition or 'closed' (closed by the client) or 'lost' (connection lost). */

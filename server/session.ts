@@ -5,16 +5,26 @@
  * transport does not take is kept as bytes; beyond the bound the session ends and what was queued goes to the
  * account's other sessions, the offline store or back to its sender.
  */
+import { Held } from './held.ts'
 import type { Host } from './host.ts'
+import { InputCount } from './input-count.ts'
 import { Lane } from './lane.ts'
-import type { Bound, Session, StanzaEvent, StreamState, TlsInfo, Transport, Verdict } from './module.ts'
+import type {
+  Bound,
+  Keeper,
+  Session,
+  StanzaEvent,
+  StreamState,
+  TlsInfo,
+  Transport,
+  Verdict,
+} from './module.ts'
 import type { Router } from './router.ts'
 import { type HeaderAttrs, type StreamOwner, XmlStream } from './stream.ts'
 import { type Element } from './xmpp/element.ts'
 import { type StreamCondition, StreamError } from './xmpp/errors.ts'
 import type { JID } from './xmpp/jid.ts'
 import { NS } from './xmpp/ns.ts'
-import { parseXml } from './xmpp/parser.ts'
 import { kind } from './xmpp/stanza.ts'
 
 /** Stanzas of one session that may wait for the store at the same time. */
@@ -35,7 +45,9 @@ export interface SessionDriver {
   errorHeader(session: ClientSession): HeaderAttrs
   /** An element before binding, or one that is no stanza. A promise holds the input. */
   negotiate(session: ClientSession, el: Element): void | Promise<void>
-  closed(session: ClientSession, reason: string): void
+  closed(session: ClientSession, reason: string, undelivered?: readonly Element[]): void
+  /** The stream is gone, the session stays. */
+  detached(session: ClientSession): void
 }
 
 /** A session that has a full JID. */
@@ -53,8 +65,9 @@ export class ClientSession implements Session, StreamOwner {
   exclusiveNs: string | undefined
   /** The virtual host, known from the first header on. */
   vhost: Host | undefined
-  readonly stream: XmlStream
-  readonly lane = new Lane()
+  stream: XmlStream
+  /** Keeps the order of what the client sends; that of the account once it is bound. */
+  lane = new Lane()
   presence: Element | undefined
   priority: number | undefined
   /** Fields of modules; see Ctx.perSession. */
@@ -72,9 +85,14 @@ export class ClientSession implements Session, StreamOwner {
   #pending = 0
   #idle: PromiseWithResolvers<void> | undefined
   #inbox: Element[] | undefined
+  /** What to do when the inbox is empty: the client has closed its stream. */
+  #atEnd: (() => void) | undefined
   #held: Held | undefined
   #corked: Element[] | undefined
   #outLane: Lane | undefined
+  #keeper: Keeper | undefined
+  /** Counts of what the client has sent since binding. */
+  readonly input = new InputCount()
 
   constructor(driver: SessionDriver, open: (owner: StreamOwner) => XmlStream, deadlineAt: number) {
     this.#driver = driver
@@ -150,6 +168,12 @@ export class ClientSession implements Session, StreamOwner {
     this.#take(element)
   }
 
+  /** RFC 6120 §4.4: what the client sent before it closed its stream still counts. */
+  inputEnded(done: () => void): void {
+    if (this.#busy || this.#inbox !== undefined) this.#atEnd = done
+    else done()
+  }
+
   /** Forgets what was received and not yet looked at (STARTTLS, the end of the stream). */
   clearInbox(): void {
     this.#inbox = undefined
@@ -187,7 +211,9 @@ export class ClientSession implements Session, StreamOwner {
         }
       }
     }
-    if (!this.#busy) this.stream.resume()
+    if (this.#busy) return
+    if (this.#atEnd === undefined) this.stream.resume()
+    else this.#atEnd()
   }
 
   /** A stanza of the bound session. The promise, if any, holds the input; the stanza itself may take longer. */
@@ -197,7 +223,7 @@ export class ClientSession implements Session, StreamOwner {
     // RFC 6120 §10.1: what the server itself processes sees everything sent before it, and is done before what follows.
     const barrier = stanza.name === 'iq'
     if (barrier && this.#idle !== undefined) return this.#afterPending(stanza, this.#idle.promise)
-    const done = this.#driver.router.fromClient(this, host, stanza)
+    const done = this.input.count(this.#driver.router.fromClient(this, host, stanza))
     if (done === undefined) return undefined
     if (barrier) return done
     return this.#pipelined(done)
@@ -251,7 +277,7 @@ export class ClientSession implements Session, StreamOwner {
   }
 
   #accept(host: Host, stanza: Element): void {
-    if (this.stream.open) this.send(stanza)
+    if (this.stream.open || this.#keeper !== undefined) this.send(stanza)
     else this.#return(host, stanza)
   }
 
@@ -268,12 +294,25 @@ export class ClientSession implements Session, StreamOwner {
   }
   /** The client knows its address: what came meanwhile follows. */
   uncork(): void {
+    if (!this.stream.open) return // it never will: see takeHeld
     const waiting = this.#corked
     this.#corked = undefined
     for (const element of waiting ?? []) this.send(element)
   }
 
+  setKeeper(keeper: Keeper | undefined): void {
+    this.#keeper = keeper
+  }
+  get connected(): boolean {
+    return this.stream.open
+  }
+
   send(element: Element): boolean {
+    if (this.#keeper !== undefined && kind(element) !== undefined) this.#keeper.sent(element)
+    return this.write(element)
+  }
+
+  write(element: Element): boolean {
     const stream = this.stream
     if (!stream.open) return false
     if (this.#corked !== undefined) {
@@ -308,9 +347,10 @@ export class ClientSession implements Session, StreamOwner {
 
   /** Stanzas that were accepted for this client and never given to the transport; empties the queue. */
   takeHeld(): readonly Element[] {
-    const held = this.#held
+    const waiting = [...(this.#held?.elements() ?? []), ...(this.#corked ?? [])]
     this.#held = undefined
-    return held?.elements() ?? []
+    this.#corked = undefined
+    return waiting
   }
 
   close(condition: StreamCondition, text?: string): void {
@@ -319,38 +359,41 @@ export class ClientSession implements Session, StreamOwner {
 
   closed(reason: string): void {
     this.clearInbox()
-    this.#driver.closed(this, reason)
-  }
-}
-
-/** Output that waits for a client to read: elements as bytes, oldest first. */
-class Held {
-  bytes = 0
-  #queue: (Buffer | undefined)[] = []
-  #head = 0
-
-  push(element: Element): void {
-    const text = Buffer.from(element.toString())
-    this.bytes += text.length
-    this.#queue.push(text)
+    if (this.bound && this.#keeper?.keep(reason) === true) {
+      this.takeHeld() // the keeper has it
+      this.#driver.detached(this)
+    } else this.#driver.closed(this, reason)
   }
 
-  /** Text of the oldest element, for a framed transport or for a stream. */
-  shift(framed: boolean): string | undefined {
-    const text = this.#queue[this.#head]
-    if (text === undefined) return undefined
-    this.#queue[this.#head++] = undefined
-    this.bytes -= text.length
-    if (this.#head > 64 && this.#head * 2 > this.#queue.length) {
-      this.#queue = this.#queue.slice(this.#head)
-      this.#head = 0
-    }
-    return framed ? text.toString() : parseXml(text.toString()).toString(NS.CLIENT, false)
+  /** XEP-0198 §5: goes on with the stream of a fresh session, when everything of the old stream is handled. */
+  async takeOver(fresh: ClientSession): Promise<void> {
+    const old = this.stream
+    this.clearInbox()
+    this.takeHeld()
+    this.#atEnd = undefined
+    old.detach(new StreamError('conflict'))
+    await this.pending
+    this.stream = fresh.stream
+    this.stream.handTo(this)
+    this.lang = fresh.lang
+    this.#inbox = fresh.#inbox
+    fresh.#inbox = undefined
   }
 
-  elements(): readonly Element[] {
-    return this.#queue
-      .slice(this.#head)
-      .flatMap((text) => (text === undefined ? [] : [parseXml(text.toString())]))
+  /** The stream it was to go on with is gone already: kept as before, or over. */
+  lostAgain(detached: () => void): void {
+    detached()
+    if (this.#keeper?.keep('lost') !== true) this.end('lost', [])
+  }
+
+  /** Takes what has arrived while the session was taken over. */
+  goOn(): void {
+    this.#next()
+  }
+
+  end(reason: string, undelivered: readonly Element[]): void {
+    if (!this.bound || this.connected) return
+    this.#keeper = undefined
+    this.#driver.closed(this, reason, undelivered)
   }
 }

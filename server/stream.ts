@@ -20,6 +20,8 @@ export interface StreamOwner {
   secured(): void
   /** The transport takes data again. */
   drained(): void
+  /** The peer sends no more: `done` is to be called when everything it sent is handled. */
+  inputEnded(done: () => void): void
   /** Attributes of our header when the stream fails before one was sent. */
   errorHeader(): HeaderAttrs
   /** The stream is over; exactly once. The reason is a stream condition, 'closed' (by the peer) or 'lost'. */
@@ -66,7 +68,7 @@ function flushAll(): void {
 export class XmlStream implements TransportSink {
   readonly transport: Transport
   readonly contentNs: string
-  readonly #owner: StreamOwner
+  #owner: StreamOwner
   readonly #env: StreamEnv
   #parser: Parser | undefined
   #limits: ParserLimits
@@ -298,11 +300,14 @@ export class XmlStream implements TransportSink {
 
   // ---- the end ----
 
-  /** RFC 6120 §4.4: the peer has closed its stream; we close ours, after what was on its way. */
-  #peerClosed(): void {
-    this.#reason ??= 'closed'
-    if (this.#state === 'open') this.#sendEnd()
-    this.#finish()
+  /** RFC 6120 §4.4: the peer has closed its stream; we close ours when what came before is handled. */
+  #peerClosed(reason: 'closed' | 'lost' = 'closed'): void {
+    this.#stopReading()
+    this.#owner.inputEnded(() => {
+      this.#reason ??= reason
+      if (this.#state === 'open') this.#sendEnd()
+      this.#finish()
+    })
   }
 
   /**
@@ -350,19 +355,23 @@ export class XmlStream implements TransportSink {
     this.#owner.closed(this.#reason ?? reason)
   }
 
-  /** Cuts the connection without a word. */
-  abort(): void {
-    this.#reason ??= 'lost'
-    this.transport.destroy()
+  /** From now on another session is told. */
+  handTo(owner: StreamOwner): void {
+    this.#owner = owner
+  }
+
+  /** Ends the stream without telling its session, which goes on elsewhere. Nothing more is read from it. */
+  detach(error: StreamError): void {
+    this.#told = true
+    if (this.#state === 'open') this.close(error)
+    if (this.#state !== 'closed') this.transport.end()
+    this.#stopReading()
   }
 
   /** From the transport: the peer sends no more (half-close without a closing tag). */
   ended(): void {
-    if (this.#state === 'open') {
-      this.#reason = 'lost'
-      this.#sendEnd()
-    }
-    this.#finish()
+    if (this.#state === 'open') this.#peerClosed('lost')
+    else this.#finish()
   }
 
   /** From the transport. */
