@@ -81,6 +81,11 @@ export function isWhite(byte: number): boolean {
   return WHITE[byte] === 1
 }
 
+/** Whether a name cannot go on with the byte. */
+export function endsName(byte: number): boolean {
+  return NAME_END[byte] === 1
+}
+
 /** Offset of the first byte from `at` that cannot be in a name, or `end`. */
 export function skipName(data: Buffer, at: number, end: number): number {
   let i = at

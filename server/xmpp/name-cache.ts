@@ -3,6 +3,7 @@
  * it, and equal names are the same object.
  */
 import { isUtf8 } from 'node:buffer'
+import { endsName } from './chars.ts'
 import { notWellFormed, StreamError } from './errors.ts'
 import { isNcName } from './names.ts'
 
@@ -98,10 +99,33 @@ function sameBytes(bytes: Uint8Array, data: Buffer, start: number, end: number):
 
 const names = new ByteCache<Name>()
 
+/** Names by their first three bytes, or what follows a shorter name: found before it is known where the name ends. */
+const recent: (Name | undefined)[] = Array.from({ length: SETS })
+
+function recentSlot(data: Buffer, start: number): number {
+  return ((data[start] ?? 0) * 113 + (data[start + 1] ?? 0) * 31 + (data[start + 2] ?? 0) * 7) % SETS
+}
+
+/** The name that begins at `start`, when the same one was met lately and something that ends it follows before `end`. */
+export function recentName(data: Buffer, start: number, end: number): Name | undefined {
+  if (start + 2 >= end) return undefined
+  const name = recent[recentSlot(data, start)]
+  if (name === undefined) return undefined
+  const bytes = name.bytes
+  const length = bytes.length
+  if (start + length >= end) return undefined
+  for (let i = 0; i < length; i++) if (bytes[i] !== data[start + i]) return undefined
+  return endsName(data[start + length] ?? 0) ? name : undefined
+}
+
 /** The name between two offsets, at least one byte. Throws `not-well-formed` when it is none. */
 export function nameAt(data: Buffer, start: number, end: number): Name {
-  const cached = names.find(data, start, end)
-  if (cached !== undefined) return cached
+  const name = names.find(data, start, end) ?? newName(data, start, end)
+  if (start + 2 < data.length && name.bytes.length <= MAX_CACHED_BYTES) recent[recentSlot(data, start)] = name
+  return name
+}
+
+function newName(data: Buffer, start: number, end: number): Name {
   const bytes = new Uint8Array(data.subarray(start, end))
   if (!isUtf8(bytes)) throw new StreamError('unsupported-encoding', 'invalid UTF-8')
   return names.add(new Name(unique(data.toString('utf8', start, end)), bytes))

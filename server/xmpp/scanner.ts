@@ -7,7 +7,7 @@
 import { isUtf8 } from 'node:buffer'
 import * as chars from './chars.ts'
 import { notWellFormed, policyViolation, StreamError } from './errors.ts'
-import { type Name, nameAt, namespaceAt } from './name-cache.ts'
+import { type Name, nameAt, namespaceAt, recentName } from './name-cache.ts'
 import type { ParserLimits } from './parser.ts'
 import { Tree } from './tree.ts'
 import { incompleteTail, validPrefix } from './utf8.ts'
@@ -106,9 +106,9 @@ export class Scanner {
   /** Reads a start tag or an empty-element tag, after which the element is closed already. */
   startTag(start: number, end: number): number {
     const data = this.#data
-    const nameEnd = this.#nameEnd(start + 1, end)
-    if (nameEnd === end) return INCOMPLETE
-    const name = this.#name(start + 1, nameEnd)
+    const name = this.#name(start + 1, end)
+    if (name === undefined) return INCOMPLETE
+    const nameEnd = start + 1 + name.bytes.length
     if (this.tree.depth === 0 && this.#windowEnd - start < WINDOW / 4) this.#look(start)
     this.#count = 0
     this.#declares = false
@@ -149,7 +149,9 @@ export class Scanner {
   /** Reads an attribute; returns the offset behind it, where there is at least one byte more. */
   #attribute(start: number, end: number): number {
     const data = this.#data
-    const nameEnd = this.#nameEnd(start, end)
+    const name = this.#name(start, end)
+    if (name === undefined) return INCOMPLETE
+    const nameEnd = start + name.bytes.length
     const valueStart = this.#valueStart(nameEnd, end)
     if (valueStart === INCOMPLETE) return INCOMPLETE
     const quote = data[valueStart - 1]
@@ -165,7 +167,6 @@ export class Scanner {
 
     const count = this.#count
     if (count === this.limits.maxAttrs) throw policyViolation(`more than ${count} attributes`)
-    const name = this.#name(start, nameEnd)
     const { declares } = name
     if (declares) this.#declares = true
     if (worst !== CLASS.PLAIN || name.role !== 'plain') this.#verbatim = false
@@ -298,15 +299,17 @@ export class Scanner {
     this.#window = this.#data.toString('latin1', start, this.#windowEnd)
   }
 
-  #nameEnd(start: number, end: number): number {
-    const at = skipName(this.#data, start, end)
-    if (at - start > this.limits.maxName) throw policyViolation(`name longer than ${this.limits.maxName}`)
-    return at
-  }
-
-  #name(start: number, end: number): Name {
-    if (start === end) throw notWellFormed('a name is missing')
-    const name = nameAt(this.#data, start, end)
+  /** The name that begins at `start`; undefined when it may go on after `end`. */
+  #name(start: number, end: number): Name | undefined {
+    const data = this.#data
+    let name = recentName(data, start, end)
+    if (name === undefined) {
+      const nameEnd = skipName(data, start, end)
+      if (nameEnd === start) throw notWellFormed('a name is missing')
+      if (nameEnd - start > this.limits.maxName) throw longName(this.limits.maxName)
+      if (nameEnd === end) return undefined
+      name = nameAt(data, start, nameEnd)
+    } else if (name.bytes.length > this.limits.maxName) throw longName(this.limits.maxName)
     if (name.high) this.#innerHigh = true
     return name
   }
@@ -323,4 +326,8 @@ export class Scanner {
     this.#innerHigh = true
     return chars.checkCharacters(data.toString('utf8', start, end))
   }
+}
+
+function longName(max: number): StreamError {
+  return policyViolation(`name longer than ${max} bytes`)
 }

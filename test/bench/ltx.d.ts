@@ -4,8 +4,10 @@ declare module 'ltx/lib/Element.js' {
     constructor(name: string, attrs: Record<string, string>)
     readonly name: string
     readonly parent: Element | null
+    readonly attrs: Record<string, string>
     append(...nodes: Element[]): this
     t(text: string): this
+    toString(): string
   }
 }
 
