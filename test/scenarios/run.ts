@@ -13,11 +13,12 @@ export type Outcome = { readonly kind: 'passed' } | { readonly kind: 'differs'; 
 export async function runDialogue(dialogue: Dialogue, target: Target): Promise<Outcome> {
   await using stage = new Stage(target)
   const clients = dialogue.steps
-    .map((step) => CLIENT.exec(step.text)?.[1] ?? '')
+    .map((step) => CLIENT.exec(step.text.replace(UNLESS, ''))?.[1] ?? '')
     .filter((name) => name !== '')
   for (const name of [...dialogue.accounts, ...clients.map(accountOf)]) await stage.account(name)
   for (const step of dialogue.steps) {
     const reason = step.differs.get(target.name)
+    if (step.text.startsWith(UNLESS) && stage.bounced) continue
     try {
       if (reason !== undefined) stage.timeoutMs = 1500
       await perform(stage, step)
@@ -34,26 +35,30 @@ export async function runDialogue(dialogue: Dialogue, target: Target): Promise<O
   return { kind: 'passed' }
 }
 
+/** Before a step that is left out when `receives nothing, or` got the error: the two lawful ways to treat a message. */
+const UNLESS = 'unless it bounced, '
+
 /** A step of a client: its name and what it does. `all settle` and `http GET ...` are no clients' steps. */
 const CLIENT = /^(?!all |http )([a-z][a-z0-9-]*(?:\/[\w-]+)?) (.+)$/
 
 async function perform(stage: Stage, step: Step): Promise<void> {
-  const speaker = CLIENT.exec(step.text)?.[1] ?? ''
-  const text = stage.fill(expandPushes(step.text, speaker))
+  const words = step.text.replace(UNLESS, '')
+  const speaker = CLIENT.exec(words)?.[1] ?? ''
+  const text = stage.fill(expandPushes(words, speaker))
   const payload = stage.fill(expandPushes(step.payload, speaker))
   const http = /^http GET (\S+) gives (\d+)(?: (\S+))?$/.exec(text)
   if (http !== null) return checkHttp(stage, http[1] ?? '', Number(http[2]), http[3], payload)
   if (text === 'all settle') return stage.settle()
-  const [, name = '', words = ''] = CLIENT.exec(text) ?? []
-  const connects = /^connects(?: by (tls|websocket))?$/.exec(words)
+  const [, name = '', action = ''] = CLIENT.exec(text) ?? []
+  const connects = /^connects(?: by (tls|websocket))?$/.exec(action)
   if (connects !== null) {
     await stage.connect(name, (connects[1] ?? 'tcp') as Via)
     return
   }
   const client = stage.client(name) ?? (await stage.connect(name, 'tcp'))
-  for (const [wording, action] of STEPS) {
-    const match = wording.exec(words)
-    if (match !== null) return action(stage, client, match.slice(1), payload)
+  for (const [wording, does] of STEPS) {
+    const match = wording.exec(action)
+    if (match !== null) return does(stage, client, match.slice(1), payload)
   }
   throw new Error(`no such step: ${step.text}`)
 }

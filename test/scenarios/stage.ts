@@ -16,6 +16,8 @@ export interface Target extends Address {
 export class Stage implements AsyncDisposable {
   readonly target: Target
   readonly captures: Captures = new Map()
+  /** Whether the last `receives nothing, or` got what it allows. */
+  bounced = false
   readonly #clients = new Map<string, Client>()
   readonly #accounts = new Map<string, { readonly local: string; readonly password: string }>()
   readonly #suffix = randomBytes(4).toString('hex')

@@ -102,8 +102,8 @@ export const STEPS: readonly (readonly [RegExp, Action])[] = [
     /^receives nothing, or$/,
     async (stage, c, _, payload) => {
       await c.settleAfter(stage.others(c))
-      if (c.inbox.length > 0)
-        for (const pattern of parsePattern(payload)) await c.expect(pattern, stage.captures)
+      stage.bounced = c.inbox.length > 0
+      if (stage.bounced) for (const pattern of parsePattern(payload)) await c.expect(pattern, stage.captures)
       await c.expectNothing()
     },
   ],
