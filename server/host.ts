@@ -19,6 +19,7 @@ import type {
   Verdict,
 } from './module.ts'
 import type { Store } from './storage/contract.ts'
+import { takersOf } from './takers.ts'
 import type { Element } from './xmpp/element.ts'
 import { StanzaError } from './xmpp/errors.ts'
 import { type JID, makeJid } from './xmpp/jid.ts'
@@ -141,6 +142,10 @@ export class Host implements SessionTable {
 
   *all(): Iterable<Bound> {
     for (const account of this.#accounts.values()) yield* account.sessions
+  }
+
+  takers(to: JID, type: string | undefined): readonly Bound[] {
+    return takersOf(to.resource === '' ? undefined : this.get(to), this.of(to.local), to, type)
   }
 
   /** The account in memory, if it has sessions or stanzas on their way. */

@@ -121,6 +121,8 @@ export interface SessionTable {
   of(local: string): readonly Bound[]
   get(jid: JID): Bound | undefined
   all(): Iterable<Bound>
+  /** The sessions that a message to this address goes to now (RFC 6121 §8.5.4): one for an exact full JID, else by priority. */
+  takers(to: JID, type: string | undefined): readonly Bound[]
   readonly count: number
 }
 /** What is known of the TLS layer of a connection. */

@@ -148,51 +148,22 @@ export class Router {
 
   #message(host: Host, e: StanzaEvent): Done {
     const type = e.stanza.attr('type')
-    const full = e.to.resource !== ''
-    if (full) {
-      const session = host.get(e.to)
-      if (session !== undefined) return this.#deliver(host, session, e) // §8.5.3.1
-      // §8.5.3.2.1: only chat looks for another resource
-      if (type === 'error') return undefined
-      if (type === 'groupchat' || type === 'headline') return this.#unavailable(e)
-      if (type !== 'chat') return this.#absent(host, e)
-    } else {
-      if (type === 'groupchat') return this.#unavailable(e)
-      if (type === 'error') return undefined
-    }
-    const sessions = host.of(e.to.local)
-    if (type === 'headline') return this.#toAll(host, sessions, e)
-    return this.#toMostAvailable(host, sessions, e)
+    const takers = host.takers(e.to, type)
+    if (takers.length > 0) return this.#deliverAll(host, takers, e)
+    if (type === 'error' || (type === 'headline' && e.to.resource === '')) return undefined
+    if (type === 'groupchat' || type === 'headline') return this.#unavailable(e)
+    return this.#absent(host, e)
   }
 
   #unavailable(e: StanzaEvent): Done {
     return this.bounce(e, new StanzaError('service-unavailable'))
   }
 
-  /** §8.5.2.1.1: the resources of the highest priority, when it is not negative. */
-  #toMostAvailable(host: Host, sessions: readonly Bound[], e: StanzaEvent): Done {
-    let highest = -1
-    let first: Bound | undefined
-    let others: Bound[] | undefined
-    for (const session of sessions) {
-      const priority = session.priority
-      if (priority === undefined || priority < 0 || priority < highest) continue
-      if (priority > highest) {
-        highest = priority
-        first = session
-        others = undefined
-      } else (others ??= []).push(session)
-    }
-    if (first === undefined) return this.#absent(host, e)
-    if (others === undefined) return this.#deliver(host, first, e)
-    return this.#toAll(host, [first, ...others], e)
-  }
-
-  /** All resources whose priority is not negative. */
-  #toAll(host: Host, sessions: readonly Bound[], e: StanzaEvent): Done {
+  #deliverAll(host: Host, sessions: readonly Bound[], e: StanzaEvent): Done {
+    const [only] = sessions
+    if (only !== undefined && sessions.length === 1) return this.#deliver(host, only, e)
     let waiting: Promise<void>[] | undefined
-    for (const session of sessions.slice()) {
-      if (session.priority === undefined || session.priority < 0) continue
+    for (const session of sessions) {
       const done = this.#deliver(host, session, e)
       if (done !== undefined) (waiting ??= []).push(done)
     }
@@ -222,13 +193,8 @@ export class Router {
       const session = host.get(e.to)
       return session === undefined ? undefined : this.#deliver(host, session, e)
     }
-    let waiting: Promise<void>[] | undefined
-    for (const session of host.of(e.to.local).slice()) {
-      if (session.priority === undefined) continue
-      const done = this.#deliver(host, session, e)
-      if (done !== undefined) (waiting ??= []).push(done)
-    }
-    return waiting === undefined ? undefined : Promise.all(waiting).then(() => undefined)
+    const available = host.of(e.to.local).filter((session) => session.priority !== undefined)
+    return this.#deliverAll(host, available, e)
   }
 
   // ---- iq: RFC 6120 §8.2.3, §10.3.3, RFC 6121 §8.5.2.1.3, §8.5.3 ----
