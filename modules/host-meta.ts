@@ -12,7 +12,10 @@ const PATH = '/.well-known/host-meta'
 export default defineModule({
   name: 'host-meta',
   summary: 'Tells browsers where the WebSocket endpoint is',
-  specs: [{ xep: 156, version: '1.4.0', status: 'complete' }],
+  specs: [
+    { xep: 156, version: '1.4.0', status: 'complete' },
+    { rfc: 6415, sections: '3, appendix A' },
+  ],
   config: c.object({
     plaintext: c
       .boolean()

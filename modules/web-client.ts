@@ -14,7 +14,10 @@ const WEBSOCKET = 'urn:xmpp:alt-connections:websocket'
 export default defineModule({
   name: 'web-client',
   summary: 'Serves a chat client for browsers',
-  specs: [],
+  specs: [
+    { rfc: 8246, sections: '2' },
+    { rfc: 9111, sections: '5.2.2.4' },
+  ],
   config: c.object({
     path: c
       .string()
@@ -41,17 +44,19 @@ export default defineModule({
       .replace('{{title}}', escapeHtml(config.title))
       .replaceAll('{{converse}}', `converse/${encodeURIComponent(version)}`)
 
+    // RFC 9111 §5.2.2.4: kept, but asked for each time, so that a new version is seen at once
+    const fresh = { 'cache-control': 'no-cache' }
     const policy = (req: FastifyRequest) => contentPolicy(req.host, ctx.http.urls(ctx.host))
     const sendPage = (req: FastifyRequest, reply: FastifyReply) =>
       reply
         .type('text/html; charset=utf-8')
-        .headers({ 'content-security-policy': policy(req), 'cache-control': 'no-cache' })
+        .headers({ ...fresh, 'content-security-policy': policy(req) })
         .send(page)
     const sendSettings = (_: FastifyRequest, reply: FastifyReply) => {
       const link = ctx.http.links(ctx.host).find(({ rel }) => rel === WEBSOCKET)
       const websocketPath = link === undefined ? undefined : new URL(link.href).pathname
       const body = { websocketPath, settings: { ...converseSettings(ctx.host, config), ...config.settings } }
-      return reply.header('cache-control', 'no-cache').send(body)
+      return reply.headers(fresh).send(body)
     }
     for (const method of ['GET', 'HEAD'] as const) {
       ctx.http.route({ method, path, handle: sendPage })
@@ -59,8 +64,8 @@ export default defineModule({
       if (path !== '/')
         ctx.http.route({ method, path: path.slice(0, -1), handle: (_, reply) => reply.redirect(path, 301) })
     }
-    ctx.http.files(`${path}client/`, PAGE, { headers: { 'cache-control': 'no-cache' } })
-    // The version is in the path, so these files never change.
+    ctx.http.files(`${path}client/`, PAGE, { headers: fresh })
+    // RFC 8246 §2: the version is in the path, so these files never change
     ctx.http.files(`${path}converse/${version}/`, dist, {
       headers: { 'cache-control': 'public, max-age=31536000, immutable' },
     })

@@ -107,6 +107,7 @@ export default defineModule({
             .send('For WebSocket clients\n'),
       })
     }
+    // XEP-0156 §2.1
     ctx.http.link({ rel: 'urn:xmpp:alt-connections:websocket', path: config.paths[0] ?? '/', scheme: 'ws' })
 
     // RFC 7395 §3.8: control frames instead of whitespace. One timer for all connections.

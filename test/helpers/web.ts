@@ -136,3 +136,8 @@ export class WebServer implements AsyncDisposable {
     await rm(this.folder, { recursive: true, force: true })
   }
 }
+
+/** The head of a request for a WebSocket, as far as the HTTP server is concerned. */
+export function upgradeRequest(path: string, headers = '', host = 'a.example'): string {
+  return `GET ${path} HTTP/1.1\r\nHost: ${host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${headers}\r\n`
+}

@@ -105,8 +105,8 @@ describe('web-client', () => {
     expect((await t.settingsOf('a.example', '/web/chat/client.json')).websocketPath).to.equal(
       '/x/xmpp-websocket',
     )
-    const error = await start({ path: 'chat' }).catch((e: unknown) => e)
-    expect(String(error)).to.include('path: must begin and end with a slash')
+    const wrong = t.web.load('b.example', [webClient], { 'web-client': { path: 'chat' } })
+    expect(String(await wrong.catch((e: unknown) => e))).to.include('path: must begin and end with a slash')
   })
 
   it('shows no files but its own, and is gone with its module', async () => {

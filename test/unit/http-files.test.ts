@@ -1,0 +1,78 @@
+/** Static files of server/http.ts over real sockets. */
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expect } from 'chai'
+import { WebServer } from '../helpers/web.ts'
+
+describe('http files', () => {
+  describe('files', () => {
+    async function start() {
+      const web = await WebServer.start()
+      const folder = join(web.folder, 'static')
+      await mkdir(join(folder, 'sub'), { recursive: true })
+      await writeFile(join(folder, 'index.html'), '<p>index</p>')
+      await writeFile(join(folder, 'a b%41.txt'), 'odd name')
+      await writeFile(join(folder, 'sub', 'x.js'), 'let x = 1')
+      await writeFile(join(folder, '.secret'), 'hidden')
+      await writeFile(join(web.folder, 'outside.txt'), 'outside')
+      web.http('a.example').files('/s', folder, { index: 'index.html', headers: { 'x-extra': '1' } })
+      return web
+    }
+
+    it('come with type, validators and a cache rule', async () => {
+      await using web = await start()
+      const index = await web.ask('/s/')
+      expect(index).to.include({ status: 200, body: '<p>index</p>' })
+      expect(index.headers).to.include({
+        'content-type': 'text/html; charset=utf-8',
+        'cache-control': 'public, max-age=0',
+        'x-extra': '1',
+      })
+      const script = await web.ask('/s/sub/x.js')
+      expect(script.headers['content-type']).to.match(/^(text|application)\/javascript/)
+      const { etag = '' } = script.headers
+      const again = await web.ask('/s/sub/x.js', { headers: { 'if-none-match': etag } })
+      expect(again).to.include({ status: 304, body: '' })
+      const head = await web.ask('/s/sub/x.js', { method: 'HEAD' })
+      expect(head.headers['content-length']).to.equal('9')
+      const part = await web.ask('/s/sub/x.js', { headers: { range: 'bytes=4-4' } })
+      expect(part).to.include({ status: 206, body: 'x' })
+      expect((await web.ask('/s/a%20b%2541.txt')).body).to.equal('odd name')
+      expect((await web.ask('/s/', { headers: { host: 'b.example' } })).status).to.equal(404)
+    })
+
+    it('may have a cache rule of their module', async () => {
+      await using web = await start()
+      const headers = { 'cache-control': 'public, max-age=31536000, immutable' }
+      web.http('b.example').files('/v1/', join(web.folder, 'static'), { headers })
+      const answer = await web.ask('/v1/sub/x.js', { headers: { host: 'b.example' } })
+      expect(answer.headers['cache-control']).to.equal('public, max-age=31536000, immutable')
+      expect((await web.ask('/v1/', { headers: { host: 'b.example' } })).status, 'no index').to.equal(404)
+    })
+
+    for (const path of [
+      '/s/../outside.txt',
+      '/s/%2e%2e/outside.txt',
+      '/s/..%2foutside.txt',
+      '/s/%252e%252e/outside.txt',
+      '/s/sub/../../outside.txt',
+      '/s/sub/%2e%2e/%2e%2e/outside.txt',
+      '/s//etc/passwd',
+      '/s/%2fetc%2fpasswd',
+      '/s/..\\outside.txt',
+      '/s/sub%00/x.js',
+      '/s/.secret',
+      '/s/%2esecret',
+      '/s/sub',
+      '/s/sub/',
+      '/s',
+      '/s/nothing',
+    ])
+      it(`do not answer ${path}`, async () => {
+        await using web = await start()
+        const socket = await web.raw(`GET ${path} HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n`)
+        expect(socket).to.match(/^HTTP\/1\.1 (400|403|404) /)
+        expect(socket).to.not.match(/outside\n?$|hidden|root:/)
+      })
+  })
+})
