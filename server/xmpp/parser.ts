@@ -10,7 +10,7 @@
  *
  * It does not validate, and does not judge names and namespaces of the header or of first-level elements: the stream does.
  */
-import { BYTE, isWhite } from './chars.ts'
+import { BYTE, isWhite, skipName, skipWhite } from './chars.ts'
 import type { Element } from './element.ts'
 import { notWellFormed, policyViolation, StreamError } from './errors.ts'
 import { INCOMPLETE, Scanner } from './scanner.ts'
@@ -311,17 +311,21 @@ export class Parser {
   }
 
   #endOfStream(data: Buffer, start: number, end: number): number {
-    if (this.#state !== 'stream') throw notWellFormed('end tag of an element that is not open')
-    const close = data.indexOf(BYTE.GT, start)
-    const text = data.toString('utf8', start + 2, close < 0 ? end : close)
-    const name = text.replace(/[ \t\r\n]+$/, '')
+    if (this.#state !== 'stream') throw notOpen()
+    const nameEnd = skipName(data, start + 2, end)
+    const close = skipWhite(data, nameEnd, end)
     if (close - start >= this.limits.maxBytes) throw policyViolation('end tag too big')
-    if (close < 0 && this.#rootName.startsWith(name)) return INCOMPLETE
-    if (name !== this.#rootName) throw notWellFormed('end tag of an element that is not open')
+    if (close === end && nameEnd - start - 2 <= Buffer.byteLength(this.#rootName)) return INCOMPLETE
+    if (data[close] !== BYTE.GT || data.toString('utf8', start + 2, nameEnd) !== this.#rootName)
+      throw notOpen()
     this.#state = 'closed'
     this.#handler.close()
     return close + 1
   }
+}
+
+function notOpen(): StreamError {
+  return notWellFormed('end tag of an element that is not open')
 }
 
 function toBuffer(chunk: Uint8Array): Buffer {

@@ -3,7 +3,7 @@
  * Knows names and values, not bytes.
  */
 import { Element, type Node } from './element.ts'
-import { notWellFormed } from './errors.ts'
+import { notWellFormed, policyViolation } from './errors.ts'
 import { Name } from './name-cache.ts'
 import { NS } from './ns.ts'
 
@@ -13,6 +13,8 @@ interface Binding {
   readonly ns: string
   /** Number of elements around the declaring one: 0 for the stream header and for first-level elements. */
   readonly depth: number
+  /** Number of declarations in force, this one included. */
+  readonly count: number
   readonly outer: Binding | undefined
 }
 
@@ -26,12 +28,20 @@ export interface Context {
 export const NO_CONTEXT: Context = { defaultNs: '', bindings: undefined }
 
 /** Namespaces in XML 1.0 §3: bound without declaration. Its depth says that it is at hand everywhere. */
-const XML_BINDING: Binding = { prefix: 'xml', ns: NS.XML, depth: Number.POSITIVE_INFINITY, outer: undefined }
+const XML_BINDING: Binding = {
+  prefix: 'xml',
+  ns: NS.XML,
+  depth: Number.POSITIVE_INFINITY,
+  count: 0,
+  outer: undefined,
+}
 
 const NONE: readonly never[] = []
 const NO_NAME = new Name('none', new Uint8Array())
 /** Elements with more attributes than that look for duplicates with a set. */
 const FEW = 16
+/** Prefixes declared around any place. Each use looks through them, so their number is a matter of policy. */
+const MAX_PREFIXES = 100
 /** Nodes kept in the scratch array between elements; beyond that it is given back. */
 const SPARE_NODES = 1000
 
@@ -196,7 +206,10 @@ export class Tree {
         if (prefix === 'xmlns' || (prefix === 'xml') !== (ns === NS.XML))
           throw notWellFormed('reserved prefix declared')
         if (ns === '') throw notWellFormed('prefix declared without a namespace') // §2.2, no prefix undeclaring in 1.0
-        this.#bindings = { prefix, ns, depth: this.depth, outer: this.#bindings }
+        const outer = this.#bindings
+        const declared = (outer?.count ?? 0) + 1
+        if (declared > MAX_PREFIXES) throw policyViolation(`more than ${MAX_PREFIXES} prefixes`)
+        this.#bindings = { prefix, ns, depth: this.depth, count: declared, outer }
       }
     }
     return defaultNs
