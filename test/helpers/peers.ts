@@ -102,7 +102,7 @@ export async function startProsody(options: PeerOptions = {}): Promise<Peer> {
   const child = spawn(prosodyProgram, ['-F', '--config', config], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const accounts = join(folder, 'data', encodeName(domain), 'accounts')
   mkdirSync(accounts, { recursive: true })
-  await untilListening(child, c2s, join(folder, 'prosody.log'))
+  await untilListening(child, folder, [c2s], 'prosody.log')
   return {
     name: 'prosody',
     domain,
@@ -156,8 +156,7 @@ export async function startEjabberd(options: PeerOptions = {}): Promise<Peer> {
   const quiet = ['+sbwt', 'none', '+sbwtdcpu', 'none', '+sbwtdio', 'none'] // idle schedulers must not spin
   const erl = ['-noinput', '+K', 'true', ...quiet, '-mnesia', 'dir', `"${folder}/mnesia"`, '-s', 'ejabberd']
   const child = spawn('erl', erl, { env, cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] })
-  await untilListening(child, http, join(folder, 'ejabberd.log'))
-  await untilListening(child, c2s, join(folder, 'ejabberd.log'))
+  await untilListening(child, folder, [http, c2s], 'ejabberd.log')
   return {
     name: 'ejabberd',
     domain,
@@ -181,18 +180,28 @@ function encodeName(name: string): string {
     .join('')
 }
 
-/** Tries to connect until it works; says what the server printed and logged when it does not in 40 s. */
-async function untilListening(child: ChildProcess, port: number, logFile: string): Promise<void> {
+/** Tries to connect until it works; stops the server and says what it printed and logged when it does not in 40 s. */
+async function untilListening(
+  child: ChildProcess,
+  folder: string,
+  ports: readonly number[],
+  logName: string,
+): Promise<void> {
   let printed = ''
-  child.stdout?.on('data', (data: Buffer) => (printed = (printed + data.toString()).slice(-4000)))
-  child.stderr?.on('data', (data: Buffer) => (printed = (printed + data.toString()).slice(-4000)))
+  const keep = (data: Buffer) => (printed = (printed + data.toString()).slice(-4000))
+  child.stdout?.on('data', keep)
+  child.stderr?.on('data', keep)
   const deadline = Date.now() + 40_000
-  while (!(await accepts(port))) {
-    if (child.exitCode !== null || Date.now() > deadline) {
-      const log = existsSync(logFile) ? readFileSync(logFile, 'utf8').slice(-4000) : ''
-      throw new Error(`${child.spawnfile} does not listen on ${port}\n${printed}\n${log}`)
+  for (const port of ports) {
+    while (!(await accepts(port))) {
+      if (child.exitCode !== null || Date.now() > deadline) {
+        const logFile = join(folder, logName)
+        const log = existsSync(logFile) ? readFileSync(logFile, 'utf8').slice(-4000) : ''
+        await stop(child, folder)
+        throw new Error(`${child.spawnfile} does not listen on ${port}\n${printed}\n${log}`)
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50))
     }
-    await new Promise((resolve) => setTimeout(resolve, 50))
   }
 }
 

@@ -1,5 +1,6 @@
 /** Runs one dialogue (format.ts) against a server. */
-import { request } from 'node:http'
+import { type IncomingMessage, request } from 'node:http'
+import { text } from 'node:stream/consumers'
 import type { Via } from '../helpers/connection.ts'
 import { matchElement, parseDocument, parsePattern } from '../helpers/xml.ts'
 import type { Dialogue, Step } from './format.ts'
@@ -24,8 +25,8 @@ export async function runDialogue(dialogue: Dialogue, target: Target): Promise<O
       await perform(stage, step)
     } catch (error) {
       if (reason !== undefined) return { kind: 'differs', reason }
-      const text = error instanceof Error ? error.message : String(error)
-      const message = `${dialogue.file}:${step.line}: ${step.text}\n${text}\n${stage.otherLogs(text)}`
+      const reasonText = error instanceof Error ? error.message : String(error)
+      const message = `${dialogue.file}:${step.line}: ${step.text}\n${reasonText}\n${stage.otherLogs(reasonText)}`
       throw new Error(message, { cause: error })
     }
     if (reason !== undefined) {
@@ -44,12 +45,12 @@ const CLIENT = /^(?!all |http )([a-z][a-z0-9-]*(?:\/[\w-]+)?) (.+)$/
 async function perform(stage: Stage, step: Step): Promise<void> {
   const words = step.text.replace(UNLESS, '')
   const speaker = CLIENT.exec(words)?.[1] ?? ''
-  const text = stage.fill(expandPushes(words, speaker))
+  const line = stage.fill(expandPushes(words, speaker))
   const payload = stage.fill(expandPushes(step.payload, speaker))
-  const http = /^http GET (\S+) gives (\d+)(?: (\S+))?$/.exec(text)
+  const http = /^http GET (\S+) gives (\d+)(?: (\S+))?$/.exec(line)
   if (http !== null) return checkHttp(stage, http[1] ?? '', Number(http[2]), http[3], payload)
-  if (text === 'all settle') return stage.settle()
-  const [, name = '', action = ''] = CLIENT.exec(text) ?? []
+  if (line === 'all settle') return stage.settle()
+  const [, name = '', action = ''] = CLIENT.exec(line) ?? []
   const connects = /^connects(?: by (tls|websocket))?$/.exec(action)
   if (connects !== null) {
     await stage.connect(name, (connects[1] ?? 'tcp') as Via)
@@ -63,6 +64,7 @@ async function perform(stage: Stage, step: Step): Promise<void> {
   throw new Error(`no such step: ${step.text}`)
 }
 
+/** A GET over plain HTTP; the pattern may be empty. */
 async function checkHttp(
   stage: Stage,
   path: string,
@@ -70,26 +72,17 @@ async function checkHttp(
   type: string | undefined,
   payload: string,
 ): Promise<void> {
-  const { port, host } = { port: stage.target.ports.http, host: '127.0.0.1' }
-  const { promise, resolve, reject } = Promise.withResolvers<{
-    head: string
-    status: number
-    body: string
-  }>()
-  const req = request({ host, port, path, headers: { host: stage.target.domain } }, (res) => {
-    let body = ''
-    res.setEncoding('utf8').on('data', (chunk: string) => (body += chunk))
-    res.on('end', () =>
-      resolve({ head: res.headers['content-type'] ?? '', status: res.statusCode ?? 0, body }),
-    )
-  })
-  req.on('error', reject).end()
-  const answer = await promise
-  const got = `${answer.status} ${answer.head}\n${answer.body}`
-  if (answer.status !== status || !answer.head.startsWith(type ?? ''))
-    throw new Error(`the answer was ${got}`)
+  const { domain, ports } = stage.target
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
+  const options = { host: '127.0.0.1', port: ports.http, path, headers: { host: domain } }
+  request(options, resolve).on('error', reject).end()
+  const response = await promise
+  const body = await text(response)
+  const head = response.headers['content-type'] ?? ''
+  const got = `${response.statusCode} ${head}\n${body}`
+  if (response.statusCode !== status || !head.startsWith(type ?? '')) throw new Error(`the answer was ${got}`)
   const [pattern] = parsePattern(payload)
-  const difference = pattern && matchElement(pattern, parseDocument(answer.body), stage.captures)
+  const difference = pattern && matchElement(pattern, parseDocument(body), stage.captures)
   if (difference !== undefined) throw new Error(`${difference}\nthe answer was ${got}`)
 }
 
