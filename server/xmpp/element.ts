@@ -1,7 +1,8 @@
 /**
  * Immutable XML elements with namespaces (XML 1.0, Namespaces in XML 1.0), read as ltx users expect, and their serialiser.
  * An element that came from the wire in one piece keeps its inner text, so that relaying rebuilds the start tag only.
- * That text may be a slice of the whole input it came in: whoever stores an element for long stores `toString()` instead.
+ * Its strings are slices that keep alive what they are cut from: 4 kB of input, or the whole element when it is larger. So whoever
+ * stores an element for long stores `toString()`, and parses that when it is needed.
  * Comments, processing instructions and prefixes are not part of the model.
  */
 import { escapeAttr, escapeText } from './escape.ts'
@@ -22,6 +23,25 @@ export type AttrChanges = Readonly<Record<string, string | undefined>>
 const NONE: readonly never[] = []
 const XML_NAME = `{${NS.XML}}`
 
+/** What few elements have: text to write again, and what is worked out later. */
+class Notes {
+  /** XML of the attributes, each with a space before it. */
+  head: string | undefined
+  /** XML of the children, for a place where the default namespace is that of the element. */
+  inner: string | undefined
+  /** Children of this namespace inherited it and follow the element into its new one when somebody asks for them. */
+  inherited: string | undefined
+  attrs: Attrs | undefined = undefined
+
+  constructor(head: string | undefined, inner: string | undefined, inherited?: string) {
+    this.head = head
+    this.inner = inner
+    this.inherited = inherited
+  }
+}
+
+const NOTHING: Readonly<Notes> = new Notes(undefined, undefined)
+
 /** An XML element. Never changes; the `with…` methods make new elements that share what did not change. */
 export class Element {
   /** Local name. */
@@ -31,13 +51,7 @@ export class Element {
   /** Attributes as name, value, name, value, …; named as in `attr()`. No namespace declarations. */
   readonly flat: readonly string[]
   #children: readonly Node[]
-  /** XML of the attributes, each with a space before it. */
-  #head: string | undefined
-  /** XML of the children, for a place where the default namespace is `ns`. */
-  #inner: string | undefined
-  /** Children of this namespace inherited it and follow this element into its new one when somebody asks for them. */
-  #inherited: string | undefined
-  #attrs: Attrs | undefined
+  #notes: Notes | undefined
 
   /** For the parser; others use `el()`. `head` and `inner`: text to write for the attributes, and for the children. */
   constructor(
@@ -52,20 +66,18 @@ export class Element {
     this.ns = ns
     this.flat = flat
     this.#children = children
-    this.#head = head
-    this.#inner = inner
-    this.#inherited = undefined
-    this.#attrs = undefined
+    this.#notes = head === undefined && inner === undefined ? undefined : new Notes(head, inner)
   }
 
   /** Child elements and character data in document order. */
   get children(): readonly Node[] {
-    const from = this.#inherited
-    if (from !== undefined) {
+    const notes = this.#notes
+    if (notes?.inherited !== undefined) {
+      const from = notes.inherited
       this.#children = this.#children.map((child) =>
         typeof child !== 'string' && child.ns === from ? child.withNs(this.ns) : child,
       )
-      this.#inherited = undefined
+      notes.inherited = undefined
     }
     return this.#children
   }
@@ -79,11 +91,12 @@ export class Element {
 
   /** All attributes; built at first use. */
   get attrs(): Attrs {
-    if (this.#attrs !== undefined) return this.#attrs
+    const notes = (this.#notes ??= new Notes(undefined, undefined))
+    if (notes.attrs !== undefined) return notes.attrs
     const attrs: Record<string, string> = Object.create(null)
     const flat = this.flat
     for (let i = 0; i + 1 < flat.length; i += 2) attrs[flat[i] ?? ''] = flat[i + 1] ?? ''
-    this.#attrs = attrs
+    notes.attrs = attrs
     return attrs
   }
 
@@ -153,7 +166,7 @@ export class Element {
   /** With other attributes: an undefined value deletes. Children, and their text from the wire, stay. */
   withAttrs(changes: AttrChanges): Element {
     const flat = this.flat.slice()
-    let head = this.#head
+    let head = this.#notes?.head
     for (const name of Object.keys(changes)) {
       const value = changes[name]
       const at = indexOf(flat, name)
@@ -167,21 +180,21 @@ export class Element {
         if (head !== undefined) head = known.startsWith('{') ? undefined : head + attributeXml(known, value)
       }
     }
-    const changed = new Element(this.name, this.ns, flat, this.#children, head, this.#inner)
-    changed.#inherited = this.#inherited
+    const changed = new Element(this.name, this.ns, flat, this.#children)
+    if (this.#notes !== undefined) changed.#notes = new Notes(head, this.#notes.inner, this.#notes.inherited)
     return changed
   }
 
   /** With other content. */
   withChildren(children: readonly Node[]): Element {
-    return new Element(this.name, this.ns, this.flat, children, this.#head)
+    return new Element(this.name, this.ns, this.flat, children, this.#notes?.head)
   }
 
   /** With nodes added at the end. */
   append(...nodes: Node[]): Element {
-    const inner = this.#inner
+    const { head, inner } = this.#notes ?? NOTHING
     const added = inner === undefined ? undefined : inner + innerXml(nodes, this.ns, false)
-    return new Element(this.name, this.ns, this.flat, [...this.children, ...nodes], this.#head, added)
+    return new Element(this.name, this.ns, this.flat, [...this.children, ...nodes], head, added)
   }
 
   /** Without the child elements that match; this very element when none does. */
@@ -198,10 +211,11 @@ export class Element {
   withNs(ns: string): Element {
     if (ns === this.ns) return this
     // A child that already is in the new namespace names it in the inner text; a later change back could not tell it apart.
-    const inner = this.#inner !== undefined && holds(this.children, this.ns, ns) ? undefined : this.#inner
     const children = this.children
-    const moved = new Element(this.name, ns, this.flat, children, this.#head, inner)
-    if (children.length > 0) moved.#inherited = this.ns
+    const { head, inner } = this.#notes ?? NOTHING
+    const kept = inner !== undefined && holds(children, this.ns, ns) ? undefined : inner
+    const moved = new Element(this.name, ns, this.flat, children)
+    moved.#notes = new Notes(head, kept, children.length > 0 ? this.ns : undefined)
     return moved
   }
 
@@ -217,12 +231,22 @@ export class Element {
       const declaration = declareStream ? ` xmlns:stream='${NS.STREAM}'` : ''
       return this.#prefixed(contextNs ?? '', declaration)
     }
-    return this.#unprefixed(contextNs ?? '')
+    // What has to be put together is kept: a copy with another address uses it again.
+    const notes = (this.#notes ??= new Notes(undefined, undefined))
+    notes.head ??= attributesXml(this.flat)
+    notes.inner ??= innerXml(this.children, this.ns, false)
+    return this.#unprefixed(contextNs ?? '', notes.head, notes.inner)
   }
 
   /** @internal For the serialiser: `streamPrefix` tells that an ancestor was written with the prefix `stream`. */
   xml(contextNs: string, streamPrefix: boolean): string {
-    return streamPrefix && this.ns === NS.STREAM ? this.#prefixed(contextNs, '') : this.#unprefixed(contextNs)
+    if (streamPrefix && this.ns === NS.STREAM) return this.#prefixed(contextNs, '')
+    const { head, inner } = this.#notes ?? NOTHING
+    return this.#unprefixed(
+      contextNs,
+      head ?? attributesXml(this.flat),
+      inner ?? innerXml(this.children, this.ns, false),
+    )
   }
 
   #prefixed(contextNs: string, declaration: string): string {
@@ -230,12 +254,8 @@ export class Element {
     return tag(name, declaration + attributesXml(this.flat), innerXml(this.children, contextNs, true))
   }
 
-  /** What had to be put together is kept: a copy with another address uses it again. */
-  #unprefixed(contextNs: string): string {
-    const head = (this.#head ??= attributesXml(this.flat))
-    const inner = (this.#inner ??= this.#children.length === 0 ? '' : innerXml(this.children, this.ns, false))
-    if (this.ns === contextNs) return tag(this.name, head, inner)
-    return tag(this.name, ` xmlns='${escapeAttr(this.ns)}'${head}`, inner)
+  #unprefixed(contextNs: string, head: string, inner: string): string {
+    return tag(this.name, this.ns === contextNs ? head : ` xmlns='${escapeAttr(this.ns)}'${head}`, inner)
   }
 
   /** Shown by `console.log` and by assertion messages. */
