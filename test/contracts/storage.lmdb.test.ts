@@ -1,7 +1,7 @@
 /** The embedded driver against the suite, and what only it has: folders, layouts, full disks, snapshots. */
 import { expect } from 'chai'
 import { open } from 'lmdb'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -181,6 +181,68 @@ describe('lmdb driver', () => {
     await store.close()
   })
 
+  it('sees what another process wrote, also within one turn of the event loop', async () => {
+    using dir = folder()
+    const store = await openLmdb({ path: dir.path })
+    const docs = store.open('h', 'm').docs<{ readonly n: number }>('d')
+    await docs.put('o', 'k', { n: 1 })
+    const driver = new URL('../../server/storage/lmdb.ts', import.meta.url).href
+    const program = `
+      const { openLmdb } = await import(${JSON.stringify(driver)})
+      const store = await openLmdb({ path: process.argv[1] })
+      await store.open('h', 'm').docs('d').put('o', 'k', { n: 2 })
+      await store.close()`
+    expect(await docs.get('o', 'k')).to.deep.equal({ n: 1 })
+    const done = spawnSync(process.execPath, ['--input-type=module', '-e', program, dir.path], {
+      stdio: 'inherit',
+    })
+    expect(done.status).to.equal(0)
+    expect(await docs.get('o', 'k')).to.deep.equal({ n: 2 })
+    await store.close()
+  })
+
+  it('leaves nothing of what was deleted', async () => {
+    using dir = folder()
+    const store = await openLmdb({ path: dir.path })
+    const storage = store.open('h', 'm')
+    const docs = storage.docs<{ readonly f: string }>('d', { index: ['f'] })
+    const archive = storage.archive<Doc>('a')
+    await Promise.all(
+      range(300).flatMap((n) => [
+        docs.put(`o${n % 3}`, `k${n % 50}${'x'.repeat(n * 10)}`, { f: `f${n % 7}${'y'.repeat(n * 5)}` }),
+        docs.put(`o${n % 3}`, 'again', { f: `f${n}` }),
+        archive.append(`o${n % 3}`, {
+          at: new Date((n * 7919) % 300),
+          with: `w${n % 5}`,
+          doc: {},
+          dedupe: `d${n}`,
+        }),
+        storage.counter('c').next(`o${n % 3}`),
+      ]),
+    )
+    const { token } = (await storage.lease('l').acquire('k', 'me', 1000))!
+    await storage.lease('l').release('k', token)
+    await docs.purge('o0')
+    for await (const [key] of docs.list('o1')) await docs.delete('o1', key)
+    await archive.remove('o0', { until: new Date(100) })
+    await archive.remove('o0', { keepLast: 10 })
+    await archive.remove('o0', { ids: (await readAll(archive, 'o0')).map(({ id }) => id) })
+    for (const owner of ['o0', 'o1', 'o2']) await store.purgeOwner('h', owner)
+    await store.close()
+    const root = open<Buffer, Buffer>({ path: dir.path, noSubdir: false, maxDbs: 10 })
+    for (const name of ['docs', 'index', 'heads', 'log', 'aux']) {
+      const table = root.openDB<Buffer, Buffer>(name, { keyEncoding: 'binary', encoding: 'binary' })
+      expect([...table.getKeys({ start: Buffer.alloc(1) })], name).to.deep.equal([])
+    }
+    // Where the ids, counters and tokens of the collections go on.
+    const numbers = root.openDB<Buffer, Buffer>('numbers', { keyEncoding: 'binary', encoding: 'binary' })
+    const kinds = [...numbers.getKeys({ start: Buffer.alloc(1) })].map(
+      (key) => `${key.toString('latin1', 0, 1)}${key.length}`,
+    )
+    expect(kinds).to.deep.equal(['f5', 'f5', 't5'])
+    await root.close()
+  })
+
   it('the files grow far beyond their first size, in two processes', async () => {
     using dir = folder()
     const store = await openLmdb({ path: dir.path, mapSize: 1024 * 1024 })
@@ -287,15 +349,26 @@ describe('lmdb driver', () => {
         expect(await child.call('healthy', {})).to.equal(true)
         expect(await child.call('get', { owner: 'o', key: 'k0' })).to.have.property('n', 0)
         expect(await child.call('find', { field: 'by', value: 'x' })).to.have.length(stored)
+        // Not even the collection, or the owner, is there.
+        const large = { at: 1, with: 'w', doc: doc(0), dedupe: 'd' }
+        const elsewhere = { module: 'other', owner: 'p', entry: large }
+        for (const error of [
+          await failure(() => child.call('append', elsewhere)),
+          await failure(() => child.call('append', elsewhere)),
+        ]) {
+          expect(error.message).to.include('could not write')
+        }
         // Room again: the pages of what is deleted.
         for (const n of range(stored))
           expect(await child.call('delete', { owner: 'o', key: `k${n}` })).to.equal(true)
         await child.call('put', { owner: 'o', key: 'small', doc: { n: -1, by: 'y' } })
         const at = { at: 1, with: 'w', doc: { n: 1, by: '' }, dedupe: 'd' }
         expect(await child.call('append', { owner: 'o', entry: at })).to.be.a('string')
+        expect(await child.call('append', { module: 'other', owner: 'p', entry: at })).to.be.a('string')
         await child.call('close', {})
         await child.kill()
         const store = await openLmdb({ path: dir.path })
+        expect(await readAll(store.open('h', 'other').archive('a'), 'p')).to.have.length(1)
         expect((await collect(store.open('h', 'm').docs('d').list('o'))).map(([key]) => key)).to.deep.equal([
           'small',
         ])

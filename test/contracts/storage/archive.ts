@@ -217,6 +217,13 @@ export function archiveGroup(test: Test): void {
     expect(await archive.remove('o', { until: new Date(20) })).to.equal(5)
     expect((await readAll(archive, 'o')).map(({ at }) => at.getTime())).to.deep.equal([50, 90, 95, 60])
     expect((await readAll(archive, 'o', { end: new Date(60) })).map(({ doc }) => doc.n)).to.deep.equal([0, 7])
+    const ahead = [4e12, 10, 20, 4e12 + 1, 30]
+    for (const [n, ms] of ahead.entries())
+      await archive.append('p', { at: new Date(ms), with: 'w', doc: { n } })
+    expect(await archive.remove('p', { until: new Date(20) })).to.equal(2)
+    expect((await readAll(archive, 'p')).map(({ doc }) => doc.n)).to.deep.equal([0, 3, 4])
+    expect(await archive.remove('p', { until: new Date(4e12) })).to.equal(2)
+    expect((await readAll(archive, 'p')).map(({ doc }) => doc.n)).to.deep.equal([3])
   })
 
   test('many entries are removed, and counted, in one call', async ({ storage }) => {
