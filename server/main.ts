@@ -226,6 +226,8 @@ function expected(error: unknown): boolean {
   return error instanceof Error && error.cause instanceof Error // the core has said it in a sentence of its own
 }
 
+// What the server writes (accounts, keys of development certificates) is for its own user.
+process.umask(0o077)
 try {
   await program.parseAsync()
 } catch (error) {
