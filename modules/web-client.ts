@@ -68,6 +68,7 @@ export default defineModule({
     // RFC 8246 §2: the version is in the path, so these files never change
     ctx.http.files(`${path}converse/${version}/`, dist, {
       headers: { 'cache-control': 'public, max-age=31536000, immutable' },
+      compress: true,
     })
   },
 })

@@ -9,6 +9,7 @@ export class Deadlines<T> {
   // In the order of the deadlines, because all have the same limit.
   readonly #due = new Map<T, number>()
   #timer: Disposable | undefined
+  #sweeping = false
 
   constructor(expire: (item: T) => void, limitMs: number, clock: Clock = systemClock) {
     this.#limitMs = limitMs
@@ -25,7 +26,7 @@ export class Deadlines<T> {
   add(item: T): void {
     this.#due.delete(item)
     this.#due.set(item, this.#clock.now() + this.#limitMs)
-    if (this.#timer === undefined) this.#wait(this.#limitMs)
+    if (this.#timer === undefined && !this.#sweeping) this.#wait(this.#limitMs)
   }
 
   /** The item made it in time. */
@@ -48,14 +49,16 @@ export class Deadlines<T> {
 
   #sweep(): void {
     this.#timer = undefined
+    this.#sweeping = true // items that are added by `expire` are seen by the loop
     const now = this.#clock.now()
     for (const [item, due] of this.#due) {
       if (due > now) {
         this.#wait(due - now)
-        return
+        break
       }
       this.#due.delete(item)
       this.#expire(item)
     }
+    this.#sweeping = false
   }
 }

@@ -9,6 +9,7 @@ import fastifyStatic from '@fastify/static'
 import fastify, { type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify'
 import { readBody } from './http-body.ts'
 import { prepareConnections } from './http-connections.ts'
+import { GzipCache } from './http-gzip.ts'
 import { comparableHost, Peers } from './http-peer.ts'
 import { type Match, METHODS, RouteTable } from './http-routes.ts'
 import { baseUrls, hostNames, linksOf } from './http-urls.ts'
@@ -91,12 +92,13 @@ export async function startHttp(settings: HttpSettings, tls: Tls, log: Log): Pro
   }
   const ports = open.map((one) => one.port)
   const urls = (host: string) => baseUrls(host, settings.listeners, ports, settings.publicUrls ?? {})
+  const gzip = new GzipCache()
   return {
     ports,
     close,
     httpFor(module, host) {
       const undo = new DisposableStack()
-      return { http: httpOf(module, host, routes, undo, urls), dispose: () => undo.dispose() }
+      return { http: httpOf(module, host, routes, undo, urls, gzip), dispose: () => undo.dispose() }
     },
   }
 }
@@ -107,6 +109,7 @@ function httpOf(
   routes: RouteTable,
   undo: DisposableStack,
   urls: (host: string) => readonly string[],
+  gzip: GzipCache,
 ): Http {
   const http: Http = {
     route({ method, path, maxBody = 0, body = 'buffer', handle }) {
@@ -115,7 +118,7 @@ function httpOf(
     upgrade: (path, handle) => void undo.use(routes.upgrade(host, path, module, handle)),
     files(prefix, folder, opts = {}) {
       const base = prefix.endsWith('/') ? prefix : `${prefix}/`
-      const { index, headers = {} } = opts
+      const { index, headers = {}, compress = false } = opts
       // A module that says how long files may be cached knows better than the default (ask each time).
       const cacheControl = !Object.keys(headers).some((name) => name.toLowerCase() === 'cache-control')
       const send = (reply: FastifyReply, file: string): FastifyReply =>
@@ -125,7 +128,12 @@ function httpOf(
         http.route({
           method,
           path: `${base}*`,
-          handle: (req, reply) => send(reply, wildcard(req.params)),
+          async handle(req, reply) {
+            const file = wildcard(req.params)
+            reply.headers(headers)
+            if (compress && (await gzip.send(req, reply, folder, file))) return reply
+            return send(reply, file)
+          },
         })
       }
     },

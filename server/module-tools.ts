@@ -92,7 +92,12 @@ export interface Http {
   files(
     prefix: string,
     folder: string,
-    opts?: { readonly index?: string; readonly headers?: Readonly<Record<string, string>> },
+    opts?: {
+      readonly index?: string
+      readonly headers?: Readonly<Record<string, string>>
+      /** Send text, fonts and programs compressed (kept in memory, so for few files that do not change). */
+      readonly compress?: boolean
+    },
   ): void
   /** Base URLs clients can reach, for documents such as host-meta: ['https://example.org:5281', 'http://…'], public ones first. */
   urls(host: string): readonly string[]

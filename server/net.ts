@@ -18,6 +18,7 @@ export interface ListenerOptions {
   readonly address: string
   /** 0 takes a free one. */
   readonly port: number
+  /** none: `startTls` closes the connection. */
   readonly tls: 'starttls' | 'direct' | 'none'
   readonly ipv6Only?: boolean
   /** Each connection must begin with a PROXY header. */
@@ -52,7 +53,7 @@ declare module 'node:net' {
 
 /** What all connections of a listener share, so that each of them stays small. */
 interface Shared {
-  readonly tls: Tls
+  readonly tls: Tls | undefined
   readonly log: Log
   readonly accept: (transport: Transport) => void
   readonly handshakes: Deadlines<TcpTransport>
@@ -142,7 +143,7 @@ class TcpTransport implements Transport {
     this.#socket.destroy()
   }
 
-  /** A time limit was reached. */
+  /** A time limit was reached, or there is no way on. */
   expire(what: string): void {
     this.#socket.destroy(new Error(what))
   }
@@ -156,6 +157,8 @@ class TcpTransport implements Transport {
   }
 
   #secure(state: 'preparing' | 'securing', host: string | undefined): void {
+    const { tls, handshakes } = this.#shared
+    if (tls === undefined) return this.expire('there is no TLS at this listener')
     const raw = this.#socket
     delete raw[transportOf]
     raw.off('error', onError)
@@ -165,7 +168,6 @@ class TcpTransport implements Transport {
     raw.off('data', onData)
     // RFC 6120 §5.4.3.3 rule 2: what came in plain is not handed on. TLS takes it as part of the handshake, which fails.
     raw.pause()
-    const { tls, handshakes } = this.#shared
     this.#tls = new TlsConnection(raw, tls, state === 'preparing' ? 'c2s-direct' : 'c2s', host)
     const { socket } = this.#tls
     this.#socket = socket
@@ -254,7 +256,7 @@ export async function listenTcp(
   const handshakeMs = opts.handshakeTimeoutMs ?? 15_000
   const tooSlow = 'the TLS handshake took too long'
   const shared: Shared = {
-    tls,
+    tls: opts.tls === 'none' ? undefined : tls,
     log,
     accept,
     handshakes: new Deadlines((transport) => transport.expire(tooSlow), handshakeMs, clock),

@@ -49,6 +49,7 @@ interface Loaded {
 }
 
 const DAY_MS = 86_400_000
+const WARN_DAYS = 14
 // RFC 9325 §4.2: forward secrecy and authenticated encryption only. The client chooses among them: phones without
 // AES in hardware prefer ChaCha20.
 const CIPHERS = [
@@ -268,6 +269,8 @@ export class Tls {
     }
     for (const { host, leaf } of loaded) {
       if (this.#isOver(leaf)) log.warn('certificate has expired', { host, notAfter: leaf.validTo })
+      else if (leaf.validToDate.getTime() - this.#now() < WARN_DAYS * DAY_MS)
+        log.warn('certificate expires soon', { host, notAfter: leaf.validTo })
       if (!covers(leaf, host))
         log.warn('certificate does not name its host', { host, names: leaf.subjectAltName })
     }

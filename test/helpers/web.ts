@@ -1,7 +1,7 @@
 /** HTTP in tests: a server on free ports with certificates of its own, and requests whose every byte the test decides. */
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
-import { type IncomingHttpHeaders, type RequestOptions, request } from 'node:http'
+import { type IncomingHttpHeaders, type IncomingMessage, type RequestOptions, request } from 'node:http'
 import { request as requestTls } from 'node:https'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -23,6 +23,8 @@ export interface Answer {
   readonly headers: IncomingHttpHeaders
   readonly body: string
 }
+
+type Ask = RequestOptions & { readonly tls?: boolean; readonly body?: string | Buffer }
 
 /** A running HTTP server for a test. */
 export class WebServer implements AsyncDisposable {
@@ -66,28 +68,29 @@ export class WebServer implements AsyncDisposable {
   }
 
   /** One request, by default for a.example on the plain port, without keep-alive. */
-  async ask(
-    path: string,
-    opts: RequestOptions & { port?: number; tls?: boolean; body?: string | Buffer } = {},
-  ): Promise<Answer> {
+  async ask(path: string, opts: Ask = {}): Promise<Answer> {
+    const { body, ...rest } = await this.#ask(path, opts)
+    return { ...rest, body: body.toString() }
+  }
+
+  /** A GET whose answer is not text. */
+  async bytes(path: string, headers: Readonly<Record<string, string>>) {
+    return await this.#ask(path, { headers })
+  }
+
+  async #ask(path: string, opts: Ask) {
     const { tls = false, body, headers, ...rest } = opts
     const all = { host: 'a.example', ...(headers as Record<string, string> | undefined) }
-    const common = {
-      host: '127.0.0.1',
-      port: this.port(tls ? 1 : 0),
-      path,
-      agent: false,
-      headers: all,
-      ...rest,
-    }
+    const port = this.port(tls ? 1 : 0)
+    const common = { host: '127.0.0.1', port, path, agent: false, headers: all, ...rest }
     const req = tls
       ? requestTls({ rejectUnauthorized: false, servername: all.host, ...common })
       : request(common)
     req.end(body)
-    const [res] = (await once(req, 'response')) as [import('node:http').IncomingMessage]
-    let text = ''
-    for await (const chunk of res) text += String(chunk)
-    return { status: res.statusCode ?? 0, headers: res.headers, body: text }
+    const [res] = (await once(req, 'response')) as [IncomingMessage]
+    const chunks: Buffer[] = []
+    for await (const chunk of res) chunks.push(chunk)
+    return { status: res.statusCode ?? 0, headers: res.headers, body: Buffer.concat(chunks) }
   }
 
   /** A connection on which the test writes what it likes. */

@@ -120,6 +120,15 @@ describe('net with TLS', () => {
       }
     })
 
+    it('closes the connection where there is no TLS', async () => {
+      const { accepted, dial } = await start({ tls: 'none' })
+      dial()
+      const sink = await accepted.sink()
+      sink.call(() => sink.transport.startTls('a.example'))
+      await sink.until(() => sink.events.includes('closed'))
+      expect(sink.reentered).to.equal(false)
+    })
+
     it('limits the time of a handshake', async () => {
       const clock = new HandClock()
       const { accepted, dial } = await start({ clock, handshakeTimeoutMs: 3000 })

@@ -76,12 +76,15 @@ describe('tls', () => {
       expect(() => tls.notAfter('d.example')).to.throw('no certificate is loaded for d.example')
     })
 
-    it('warns of certificates that are over or name another host', async () => {
+    it('warns of certificates that are over, or soon, or name another host', async () => {
       await put('a.example', await make('other.example', { notAfter: soon(-0.5) }))
-      await load({ hosts: ['a.example'] })
+      await put('b.example', await make('b.example', { notAfter: soon(13) }))
+      await put('c.example', await make('c.example', { notAfter: soon(15) }))
+      await load({ hosts: ['a.example', 'b.example', 'c.example'] })
       expect(log.lines.map((line) => line.slice(0, 40))).to.deep.equal([
         'warn certificate has expired {"host":"a.',
         'warn certificate does not name its host ',
+        'warn certificate expires soon {"host":"b',
       ])
     })
   })
