@@ -51,14 +51,17 @@ export class Deadlines<T> {
     this.#timer = undefined
     this.#sweeping = true // items that are added by `expire` are seen by the loop
     const now = this.#clock.now()
-    for (const [item, due] of this.#due) {
-      if (due > now) {
-        this.#wait(due - now)
-        break
+    try {
+      for (const [item, due] of this.#due) {
+        if (due > now) {
+          this.#wait(due - now)
+          break
+        }
+        this.#due.delete(item)
+        this.#expire(item)
       }
-      this.#due.delete(item)
-      this.#expire(item)
+    } finally {
+      this.#sweeping = false
     }
-    this.#sweeping = false
   }
 }
