@@ -358,6 +358,10 @@ describe('lmdb driver', () => {
         ]) {
           expect(error.message).to.include('could not write')
         }
+        // Another process, without that limit, makes a collection meanwhile.
+        const second = await openLmdb({ path: dir.path })
+        await second.open('h', 'third').docs('d').put('o', 'k', {})
+        await second.close()
         // Room again: the pages of what is deleted.
         for (const n of range(stored))
           expect(await child.call('delete', { owner: 'o', key: `k${n}` })).to.equal(true)
