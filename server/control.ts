@@ -5,7 +5,6 @@
 import { mkdir, rm } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
 import { dirname } from 'node:path'
-import { createInterface } from 'node:readline'
 import type { Log } from './module.ts'
 
 /** What is asked. Unknown commands are refused. */
@@ -16,6 +15,8 @@ export interface ControlRequest {
 /** The answer: `lines` for the user, or an error for the user. */
 export type ControlAnswer = { readonly lines: readonly string[] } | { readonly error: string }
 
+/** An answer may list all accounts. */
+const MAX_ANSWER_CHARS = 64 * 1024 * 1024
 const MAX_REQUEST_CHARS = 64 * 1024
 const ANSWER_TIMEOUT_MS = 60_000
 
@@ -61,7 +62,7 @@ async function handle(
   log: Log,
 ): Promise<void> {
   try {
-    const line = await readLine(socket)
+    const line = await readLine(socket, MAX_REQUEST_CHARS)
     const request = parseRequest(line)
     socket.end(`${JSON.stringify(await answer(request))}\n`)
   } catch (error) {
@@ -94,34 +95,48 @@ function isRequest(value: unknown): value is ControlRequest {
   )
 }
 
-async function readLine(socket: Socket): Promise<string> {
-  let seen = 0
-  socket.on('data', (chunk) => {
-    seen += chunk.length
-    if (seen > MAX_REQUEST_CHARS) socket.destroy()
+/** The first line; rejects when the connection ends before it, or when it is too long. */
+function readLine(socket: Socket, maxChars: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = ''
+    socket.setEncoding('utf8')
+    const read = (chunk: Buffer | string): void => {
+      const part = chunk.toString()
+      const end = part.indexOf('\n')
+      text += end < 0 ? part : part.slice(0, end)
+      if (end < 0 && text.length <= maxChars) return
+      socket.off('data', read)
+      socket.resume() // what follows is dropped
+      if (end >= 0) resolve(text)
+      else socket.destroy()
+    }
+    socket.on('data', read)
+    socket.on('close', () => reject(new Error('connection closed')))
   })
-  for await (const line of createInterface({ input: socket })) return line
-  throw new Error('connection closed')
 }
 
-/** Asks the server that runs on this data; undefined when none does. */
+/** Asks the server that runs on this data; undefined when none does. Throws when it does not answer. */
 export async function askServer(path: string, request: ControlRequest): Promise<ControlAnswer | undefined> {
   const socket = await open(path)
   if (socket === undefined) return undefined
   try {
-    socket.setTimeout(ANSWER_TIMEOUT_MS, () =>
-      socket.destroy(new Error('the running server does not answer')),
-    )
+    socket.setTimeout(ANSWER_TIMEOUT_MS, () => socket.destroy())
     socket.write(`${JSON.stringify(request)}\n`)
-    const answer: unknown = JSON.parse(await readLine(socket))
-    if (typeof answer === 'object' && answer !== null && 'lines' in answer && Array.isArray(answer.lines))
-      return { lines: answer.lines.map(String) }
-    if (typeof answer === 'object' && answer !== null && 'error' in answer)
-      return { error: String(answer.error) }
-    throw new Error('the running server gave no answer')
+    return parseAnswer(await readLine(socket, MAX_ANSWER_CHARS))
+  } catch (cause) {
+    throw new Error('the running server gave no answer', { cause })
   } finally {
     socket.destroy()
   }
+}
+
+function parseAnswer(line: string): ControlAnswer {
+  const answer: unknown = JSON.parse(line)
+  if (typeof answer === 'object' && answer !== null && 'lines' in answer && Array.isArray(answer.lines))
+    return { lines: answer.lines.map(String) }
+  if (typeof answer === 'object' && answer !== null && 'error' in answer)
+    return { error: String(answer.error) }
+  throw new Error('not an answer')
 }
 
 async function isServed(path: string): Promise<boolean> {
@@ -134,6 +149,6 @@ function open(path: string): Promise<Socket | undefined> {
   return new Promise((resolve) => {
     const socket = connect(path)
     socket.once('connect', () => resolve(socket))
-    socket.once('error', () => resolve(undefined))
+    socket.on('error', () => resolve(undefined)) // later errors end in 'close'
   })
 }

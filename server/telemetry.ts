@@ -54,7 +54,11 @@ export class Telemetry {
       gauge: (name, help, read) => {
         const readers = this.#readers(full(name), help)
         readers.set(host, read)
-        own({ [Symbol.dispose]: () => readers.delete(host) })
+        own({
+          [Symbol.dispose]: () => {
+            if (readers.get(host) === read) readers.delete(host)
+          },
+        })
       },
       histogram: (name, help, unit) => {
         const named = `${full(name)}_${unit}`

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, statSync } from 'node:fs'
 import { chmod, mkdir, writeFile } from 'node:fs/promises'
-import { connect } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { inspect } from 'node:util'
@@ -145,6 +145,38 @@ describe('control socket', () => {
       /^cannot make the control socket .*control\.sock: /,
     )
   })
+})
+
+describe('control socket: long answers', () => {
+  it('may be much longer than requests: a list of all accounts', async () => {
+    await using folder = await tempFolder()
+    const path = join(folder.path, 'control.sock')
+    const lines = Array.from({ length: 100_000 }, (_, i) => `user${i}@example.org`)
+    await using _ = await serveControl(path, async () => ({ lines }), recordingLog())
+    expect(await askServer(path, { command: 'user.list', args: [] })).to.deep.equal({ lines })
+  })
+})
+
+describe('control socket: servers that do not answer', () => {
+  for (const [what, answer] of [
+    ['close the connection', ''],
+    ['say something that is no JSON', 'what?\n'],
+    ['say something that is no answer', '{"hello":1}\n'],
+    ['stop in the middle', '{"lines":["a'],
+  ] as const)
+    it(`that ${what}: a sentence`, async () => {
+      await using folder = await tempFolder()
+      const path = join(folder.path, 'control.sock')
+      const server = createServer((socket) => {
+        socket.on('error', () => undefined)
+        socket.resume().end(answer)
+      })
+      await new Promise<void>((resolve) => server.listen(path, resolve))
+      expect(await failureOf(askServer(path, { command: 'x', args: [] }))).to.equal(
+        'the running server gave no answer',
+      )
+      await new Promise((resolve) => server.close(resolve))
+    })
 })
 
 describe('control socket: requests that are none', () => {
