@@ -7,6 +7,7 @@ import { execFile, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { access, constants, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
 import { MongoClient } from 'mongodb'
 import { createServer } from 'node:net'
@@ -51,6 +52,12 @@ export async function startMongo(
   if ('args' in command) return startOwn(command)
   if ((process.env['CI'] ?? '') !== '') throw new Error(`mongodb tests cannot run: ${command.skipped}`)
   return command
+}
+
+/** Whether {@link startMongo} gives a real MongoDB, as far as can be said without starting it; FerretDB is slow. */
+export function hasMongod(): boolean {
+  if ((process.env['HERMOD_TEST_MONGODB'] ?? '') !== '') return true
+  return (process.env['PATH'] ?? '').split(delimiter).some((folder) => existsSync(join(folder, 'mongod')))
 }
 
 function remote(url: string): MongoServer {
@@ -189,7 +196,8 @@ async function startOwn(command: Command): Promise<MongoServer> {
       child = await start(command, port, folder)
     },
     async [Symbol.asyncDispose]() {
-      await stop('SIGTERM')
+      // Not asked to end: it would wait for clients that a failed test has left, and its data is not needed any more.
+      await stop('SIGKILL')
       await rm(folder, { recursive: true, force: true })
     },
   }

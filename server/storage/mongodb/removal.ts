@@ -15,8 +15,8 @@ export interface Removal {
 
 // In pieces: each ends within the time limit, however much there is.
 const pieceSize = 500
-// Tombstones one by one are slower, most of all where a server has no index for them.
-const tombstones = 100
+// COMPAT(FerretDB 1): an update command with a hundred changes of documents that exist never ends.
+const tombstones = 50
 const maxTries = 5
 
 /** Removes entries; resolves to their number. */

@@ -32,7 +32,8 @@ interface Put {
   readonly done: PromiseWithResolvers<void>
 }
 
-const maxBatch = 500
+// COMPAT(FerretDB 1): an update command with a hundred changes of documents that exist never ends.
+const maxBatch = 50
 const maxBatchBytes = 8 * 1024 * 1024
 const maxBatches = 4
 const maxTries = 100
