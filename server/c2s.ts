@@ -4,6 +4,7 @@
  * Features come from modules; what changes a session (TLS, identity, resource) happens here and nowhere else.
  */
 import { randomBytes } from 'node:crypto'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Clock } from './clock.ts'
 import { ConnectionLimits } from './connection-limits.ts'
 import type { Host } from './host.ts'
@@ -12,6 +13,7 @@ import { Negotiation, type NegotiationDriver } from './negotiation.ts'
 import type { Router } from './router.ts'
 import { type BoundClient, ClientSession, type SessionDriver } from './session.ts'
 import { type HeaderAttrs, type RateLimit, XmlStream } from './stream.ts'
+import { free } from './turns.ts'
 import { type Element, el } from './xmpp/element.ts'
 import { StreamError } from './xmpp/errors.ts'
 import { type JID, tryJid } from './xmpp/jid.ts'
@@ -291,7 +293,11 @@ export class C2s implements SessionDriver, NegotiationDriver {
     await host.emit('session:closed', { session, reason, resumable: false })
     session.bound = false
     session.setPresence(undefined)
-    for (const stanza of [...undelivered, ...session.takeHeld()]) await this.router.undelivered(host, stanza)
+    for (const stanza of undelivered) await this.router.undelivered(host, stanza)
+    for (const stanza of session.takeHeld()) {
+      if (!free()) await nextTurn()
+      await this.router.undelivered(host, stanza)
+    }
   }
 
   // ---- time ----

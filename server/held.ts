@@ -1,36 +1,72 @@
-/** Output that a client does not read: elements as bytes, oldest first. The bound is the session's to watch. */
-import type { Element } from './xmpp/element.ts'
+/** Output that a client does not read, as bytes in blocks, oldest first. The bound is the session's to watch. */
+import { type Element, el } from './xmpp/element.ts'
 import { NS } from './xmpp/ns.ts'
-import { parseXml } from './xmpp/parser.ts'
+import { Parser, parseXml } from './xmpp/parser.ts'
 
-/** A queue of elements; bytes, because elements may be part of a larger input that they would keep. */
+/** Bytes of a block; a larger element has one of its own. */
+const BLOCK = 16 * 1024
+/** Between two frames: not a character of XML. */
+const BREAK = '\0'
+const HEADER = `${el('stream', NS.STREAM).toString(NS.CLIENT, true).slice(0, -2)} xmlns='${NS.CLIENT}'>`
+const UNLIMITED = { maxBytes: Infinity, maxDepth: Infinity, maxAttrs: Infinity, maxName: Infinity }
+
+interface Block {
+  readonly bytes: Buffer
+  used: number
+}
+
+/**
+ * A queue of elements, written as they will be sent. Bytes, because elements may be part of a larger input that they would keep; blocks, because
+ * many small buffers take more memory than what is in them.
+ */
 export class Held {
+  /** Memory in use. */
   bytes = 0
-  #queue: (Buffer | undefined)[] = []
-  #head = 0
+  readonly #framed: boolean
+  #blocks: Block[] = []
+
+  /** `framed`: each element is sent by itself (RFC 7395). */
+  constructor(framed: boolean) {
+    this.#framed = framed
+  }
 
   push(element: Element): void {
-    const text = Buffer.from(element.toString())
-    this.bytes += text.length
-    this.#queue.push(text)
-  }
-
-  /** Text of the oldest element, for a framed transport or for a stream. */
-  shift(framed: boolean): string | undefined {
-    const text = this.#queue[this.#head]
-    if (text === undefined) return undefined
-    this.#queue[this.#head++] = undefined
-    this.bytes -= text.length
-    if (this.#head > 64 && this.#head * 2 > this.#queue.length) {
-      this.#queue = this.#queue.slice(this.#head)
-      this.#head = 0
+    const text = this.#framed ? element.toString() + BREAK : element.toString(NS.CLIENT, false)
+    const size = Buffer.byteLength(text)
+    let last = this.#blocks.at(-1)
+    if (last === undefined || last.used + size > last.bytes.length) {
+      last = { bytes: Buffer.allocUnsafeSlow(Math.max(BLOCK, size)), used: 0 }
+      this.#blocks.push(last)
+      this.bytes += last.bytes.length
     }
-    return framed ? text.toString() : parseXml(text.toString()).toString(NS.CLIENT, false)
+    last.used += last.bytes.write(text, last.used)
   }
 
-  elements(): readonly Element[] {
-    return this.#queue
-      .slice(this.#head)
-      .flatMap((text) => (text === undefined ? [] : [parseXml(text.toString())]))
+  /** The oldest texts to send: some elements in one piece, or in one frame each; undefined: there are none. */
+  shift(): readonly string[] | undefined {
+    const block = this.#blocks.shift()
+    if (block === undefined) return undefined
+    this.bytes -= block.bytes.length
+    return this.#framed ? framesOf(block) : [textOf(block)]
   }
+
+  /** Takes out all elements; read as they are asked for. */
+  *elements(): Iterable<Element> {
+    for (let block = this.#blocks.shift(); block !== undefined; block = this.#blocks.shift()) {
+      this.bytes -= block.bytes.length
+      yield* this.#framed ? framesOf(block).map((text) => parseXml(text)) : streamed(textOf(block))
+    }
+  }
+}
+
+const textOf = ({ bytes, used }: Block): string => bytes.toString('utf8', 0, used)
+
+const framesOf = (block: Block): string[] => textOf(block).split(BREAK).slice(0, -1)
+
+function streamed(text: string): readonly Element[] {
+  const found: Element[] = []
+  const nothing = (): void => undefined
+  const parser = new Parser({ open: nothing, element: (e) => found.push(e), close: nothing }, UNLIMITED)
+  parser.write(Buffer.from(HEADER + text))
+  return found
 }

@@ -7,6 +7,7 @@
  */
 import { Held } from './held.ts'
 import type { Host } from './host.ts'
+import { Inbox, type InboxOwner } from './inbox.ts'
 import { InputCount } from './input-count.ts'
 import { Lane } from './lane.ts'
 import type {
@@ -21,6 +22,7 @@ import type {
 } from './module.ts'
 import type { Router } from './router.ts'
 import { type HeaderAttrs, type StreamOwner, XmlStream } from './stream.ts'
+import { later } from './turns.ts'
 import { type Element } from './xmpp/element.ts'
 import { type StreamCondition, StreamError } from './xmpp/errors.ts'
 import type { JID } from './xmpp/jid.ts'
@@ -29,6 +31,9 @@ import { kind } from './xmpp/stanza.ts'
 
 /** Stanzas of one session that may wait for the store at the same time. */
 const PIPELINE = 128
+
+/** Bytes of output that wait to be read while input of the same client is still worked on. */
+const CONGESTED = 64 * 1024
 
 /** Stanzas that may wait for a session to learn its address; more end it. */
 const MAX_CORKED = 10_000
@@ -54,7 +59,7 @@ export interface SessionDriver {
 export type BoundClient = ClientSession & Bound
 
 /** One client's session, from its first byte on. */
-export class ClientSession implements Session, StreamOwner {
+export class ClientSession implements Session, StreamOwner, InboxOwner {
   readonly kind = 'c2s' as const
   id = ''
   host = ''
@@ -81,12 +86,9 @@ export class ClientSession implements Session, StreamOwner {
   bound = false
   readonly #driver: SessionDriver
   #flags: Map<string, string | boolean> | undefined
-  #busy = false
   #pending = 0
   #idle: PromiseWithResolvers<void> | undefined
-  #inbox: Element[] | undefined
-  /** What to do when the inbox is empty: the client has closed its stream. */
-  #atEnd: (() => void) | undefined
+  readonly #inbox = new Inbox(this)
   #held: Held | undefined
   #corked: Element[] | undefined
   #outLane: Lane | undefined
@@ -159,61 +161,28 @@ export class ClientSession implements Session, StreamOwner {
     return this.#driver.errorHeader(this)
   }
 
-  /** One first-level element. While another is being worked on, it waits and the socket is not read. */
+  /** One first-level element. */
   element(element: Element): void {
-    if (this.#busy || this.#inbox !== undefined) {
-      ;(this.#inbox ??= []).push(element)
-      return
-    }
-    this.#take(element)
+    this.#inbox.add(element)
   }
 
   /** RFC 6120 §4.4: what the client sent before it closed its stream still counts. */
   inputEnded(done: () => void): void {
-    if (this.#busy || this.#inbox !== undefined) this.#atEnd = done
-    else done()
+    this.#inbox.ended(done)
   }
 
   /** Forgets what was received and not yet looked at (STARTTLS, the end of the stream). */
   clearInbox(): void {
-    this.#inbox = undefined
+    this.#inbox.clear()
   }
 
-  #take(element: Element): void {
-    const done = this.#isStanza(element) ? this.#stanza(element) : this.#driver.negotiate(this, element)
-    if (done === undefined) return
-    this.#busy = true
-    this.stream.pause()
-    done.then(
-      () => this.#next(),
-      (error: unknown) => {
-        this.stream.fail(error)
-      },
-    )
+  /** From the inbox. */
+  take(element: Element): void | Promise<void> {
+    return this.#isStanza(element) ? this.#stanza(element) : this.#driver.negotiate(this, element)
   }
 
   #isStanza(element: Element): boolean {
     return this.bound && element.ns === NS.CLIENT && kind(element) !== undefined
-  }
-
-  /** Works on what has waited; reads the socket again when there is nothing left. */
-  #next(): void {
-    this.#busy = false
-    while (this.#inbox !== undefined && !this.#busy) {
-      const element = this.#inbox.shift()
-      if (element === undefined) this.#inbox = undefined
-      else {
-        try {
-          this.#take(element)
-        } catch (error) {
-          this.stream.fail(error)
-          return
-        }
-      }
-    }
-    if (this.#busy) return
-    if (this.#atEnd === undefined) this.stream.resume()
-    else this.#atEnd()
   }
 
   /** A stanza of the bound session. The promise, if any, holds the input; the stanza itself may take longer. */
@@ -321,7 +290,7 @@ export class ClientSession implements Session, StreamOwner {
     }
     if (this.#held === undefined && !stream.blocked) return stream.send(element)
     // The client does not read: keep bytes, not elements, whose text may be part of a larger input.
-    this.#held ??= new Held()
+    this.#held ??= new Held(stream.transport.framing === 'frames')
     this.#held.push(element)
     if (this.#held.bytes > this.#driver.maxQueueBytes) {
       // RFC 6120 §4.9.3.17
@@ -330,27 +299,32 @@ export class ClientSession implements Session, StreamOwner {
     return false
   }
 
-  /** The transport takes data again. */
+  /** The client does not read: what it sends would only make it worse. */
+  get congested(): boolean {
+    return this.#held !== undefined && this.#held.bytes > CONGESTED
+  }
+
+  /** The transport takes data again: a block of what was held, and the next one in another turn. */
   drained(): void {
-    const held = this.#held
-    if (held === undefined) return
-    while (!this.stream.blocked) {
-      const text = held.shift(this.stream.transport.framing === 'frames')
-      if (text === undefined) {
-        this.#held = undefined
-        return
-      }
-      this.stream.sendText(text)
-      this.stream.flush()
-    }
+    if (this.#held === undefined || this.stream.blocked) return
+    for (const text of this.#held.shift() ?? []) this.stream.sendText(text)
+    this.stream.flush()
+    if (this.#held.bytes === 0) this.#held = undefined
+    else if (!this.stream.blocked) later(() => this.drained())
+    if (!this.congested) later(() => this.#inbox.wake())
   }
 
   /** Stanzas that were accepted for this client and never given to the transport; empties the queue. */
-  takeHeld(): readonly Element[] {
-    const waiting = [...(this.#held?.elements() ?? []), ...(this.#corked ?? [])]
+  *takeHeld(): Iterable<Element> {
+    const held = this.#held
+    const corked = this.#corked
+    this.forgetHeld()
+    if (held !== undefined) yield* held.elements()
+    yield* corked ?? []
+  }
+  forgetHeld(): void {
     this.#held = undefined
     this.#corked = undefined
-    return waiting
   }
 
   close(condition: StreamCondition, text?: string): void {
@@ -360,7 +334,7 @@ export class ClientSession implements Session, StreamOwner {
   closed(reason: string): void {
     this.clearInbox()
     if (this.bound && this.#keeper?.keep(reason) === true) {
-      this.takeHeld() // the keeper has it
+      this.forgetHeld() // the keeper has it
       this.#driver.detached(this)
     } else this.#driver.closed(this, reason)
   }
@@ -369,15 +343,13 @@ export class ClientSession implements Session, StreamOwner {
   async takeOver(fresh: ClientSession): Promise<void> {
     const old = this.stream
     this.clearInbox()
-    this.takeHeld()
-    this.#atEnd = undefined
+    this.forgetHeld()
     old.detach(new StreamError('conflict'))
     await this.pending
     this.stream = fresh.stream
     this.stream.handTo(this)
     this.lang = fresh.lang
-    this.#inbox = fresh.#inbox
-    fresh.#inbox = undefined
+    this.#inbox.takeFrom(fresh.#inbox)
   }
 
   /** The stream it was to go on with is gone already: kept as before, or over. */
@@ -388,7 +360,7 @@ export class ClientSession implements Session, StreamOwner {
 
   /** Takes what has arrived while the session was taken over. */
   goOn(): void {
-    this.#next()
+    this.#inbox.next()
   }
 
   end(reason: string, undelivered: readonly Element[]): void {

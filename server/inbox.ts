@@ -1,0 +1,143 @@
+/**
+ * What a client has sent and is not worked on yet: one element at a time, in order, within the time of a turn (turns.ts), and not while the
+ * client does not read what it is sent. When more than a few elements wait, the socket is not read.
+ */
+import type { XmlStream } from './stream.ts'
+import { free, later } from './turns.ts'
+import type { Element } from './xmpp/element.ts'
+
+/** Elements that wait before the socket is not read any more. */
+const PAUSE_AT = 16
+
+/** The session whose input it is. */
+export interface InboxOwner {
+  readonly stream: XmlStream
+  /** Before binding nothing is put off: what follows in the same chunk may belong to another stream (RFC 6120 §4.3.3). */
+  readonly bound: boolean
+  /** Much of what the client was sent waits to be read; `Inbox.next` is called when that is over. */
+  readonly congested: boolean
+  /** Works on one element; a promise holds the others. Throws StreamError. */
+  take(element: Element): void | Promise<void>
+}
+
+/** The input of one session. */
+export class Inbox {
+  readonly #owner: InboxOwner
+  #queue: Element[] | undefined
+  #head = 0
+  #busy = false
+  #planned = false
+  #paused = false
+  #atEnd: (() => void) | undefined
+
+  constructor(owner: InboxOwner) {
+    this.#owner = owner
+  }
+
+  /** Whether something is being worked on, or waits. */
+  get empty(): boolean {
+    return !this.#busy && this.#queue === undefined
+  }
+
+  add(element: Element): void {
+    if (this.empty && this.#mayWork()) {
+      this.#take(element)
+      return
+    }
+    const queue = (this.#queue ??= [])
+    queue.push(element)
+    if (queue.length - this.#head >= PAUSE_AT) this.#pause()
+    if (!this.#busy) this.#plan()
+  }
+
+  /** Calls `done` when everything is worked on: the client sends no more. */
+  ended(done: () => void): void {
+    if (this.empty) done()
+    else this.#atEnd = done
+  }
+
+  /** Forgets what was received and not yet looked at (STARTTLS, the end of the stream). */
+  clear(): void {
+    this.#queue = undefined
+    this.#head = 0
+  }
+
+  /** Goes on with what another session has not worked on. */
+  takeFrom(other: Inbox): void {
+    this.clear()
+    this.#queue = other.#queue?.slice(other.#head)
+    this.#atEnd = other.#atEnd
+    this.#paused = other.#paused
+    other.clear()
+    other.#atEnd = undefined
+    other.#paused = false
+  }
+
+  /** Works on what has waited, after what held it is over. */
+  next(): void {
+    this.#busy = false
+    this.#work()
+  }
+
+  /** The client reads again: works on what has waited, unless something else holds it. */
+  wake(): void {
+    if (!this.#busy) this.#work()
+  }
+
+  #pause(): void {
+    if (this.#paused) return
+    this.#paused = true
+    this.#owner.stream.pause()
+  }
+
+  #mayWork(): boolean {
+    return !this.#owner.bound || (free() && !this.#owner.congested)
+  }
+
+  #take(element: Element): void {
+    const done = this.#owner.take(element)
+    if (done === undefined) return
+    this.#busy = true
+    if (!this.#owner.bound) this.#pause()
+    done.then(
+      () => this.next(),
+      (error: unknown) => this.#owner.stream.fail(error),
+    )
+  }
+
+  #work(): void {
+    while (!this.#busy) {
+      const element = this.#queue?.[this.#head]
+      if (this.#queue === undefined || element === undefined) return this.#idle()
+      if (!this.#mayWork()) return this.#plan()
+      this.#head++
+      if (this.#head === this.#queue.length) this.clear()
+      try {
+        this.#take(element)
+      } catch (error) {
+        this.#owner.stream.fail(error)
+        return
+      }
+    }
+  }
+
+  #idle(): void {
+    this.clear()
+    const done = this.#atEnd
+    this.#atEnd = undefined
+    if (done !== undefined) done()
+    else if (this.#paused) {
+      this.#paused = false
+      this.#owner.stream.resume()
+    }
+  }
+
+  #plan(): void {
+    if (this.#planned || this.#owner.congested) return
+    this.#planned = true
+    later(() => {
+      this.#planned = false
+      if (!this.#busy) this.#work()
+    })
+  }
+}
