@@ -39,7 +39,9 @@ export function findProgram(...paths: readonly string[]): string | undefined {
   return paths.find((path) => existsSync(path))
 }
 
+/** Path of Prosody, undefined when it is not installed. */
 export const prosodyProgram = findProgram('/usr/bin/prosody')
+/** Path of ejabberd's control program, undefined when it is not installed. */
 export const ejabberdProgram = findProgram('/usr/sbin/ejabberdctl', '/usr/bin/ejabberdctl')
 
 /** Ports on 127.0.0.1 that were free a moment ago. */

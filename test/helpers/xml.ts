@@ -10,13 +10,21 @@ export { Element } from 'ltx'
 // sax refuses attribute values beyond 64 KiB by default; tests of size limits send and receive more.
 Object.assign(sax, { MAX_BUFFER_LENGTH: Number.POSITIVE_INFINITY })
 
+/** Namespaces of the wire, written again on this side: a second opinion. */
 export const NS_CLIENT = 'jabber:client'
+/** Namespace of stream elements. */
 export const NS_STREAM = 'http://etherx.jabber.org/streams'
+/** Namespace of framing elements. */
 export const NS_FRAMING = 'urn:ietf:params:xml:ns:xmpp-framing'
+/** Namespace of tls elements. */
 export const NS_TLS = 'urn:ietf:params:xml:ns:xmpp-tls'
+/** Namespace of sasl elements. */
 export const NS_SASL = 'urn:ietf:params:xml:ns:xmpp-sasl'
+/** Namespace of bind elements. */
 export const NS_BIND = 'urn:ietf:params:xml:ns:xmpp-bind'
+/** Namespace of stream errors elements. */
 export const NS_STREAM_ERRORS = 'urn:ietf:params:xml:ns:xmpp-streams'
+/** Namespace of stanza errors elements. */
 export const NS_STANZA_ERRORS = 'urn:ietf:params:xml:ns:xmpp-stanzas'
 
 /** What a reader reports: the root's start tag (without children), each complete child of the root, the root's end tag. */

@@ -13,7 +13,7 @@ import { scratchFolder } from '../helpers/peers.ts'
 import { findPythons } from './pythons.ts'
 import { type Running, targets } from './targets.ts'
 
-const SCRIPT = join(import.meta.dirname, 'slixmpp/two_clients.py')
+const SCRIPT = join(import.meta.dirname, 'slixmpp/two-clients.py')
 const MODULES = join(import.meta.dirname, '../../modules')
 const run = promisify(execFile)
 
