@@ -156,7 +156,8 @@ export function uncovered(query: Query, indexes: readonly Document[]): string | 
     }
     const last = fields[used]
     const bounded = last !== undefined && conditions.get(last) === 'range' ? 1 : 0
-    const inOrder = sort.every(([field], i) => fields[used + i] === field || fields[i] === field)
+    const from = conditions.get(fields[used - 1] ?? '') === 'in' ? used - 1 : used
+    const inOrder = sort.every(([field], i) => fields[from + i] === field || fields[i] === field)
     const oneWay = new Set(sort.map(([, way]) => way)).size < 2
     const served = fields.slice(0, used + bounded)
     const rest = [...conditions.keys()].filter((field) => !served.includes(field))
