@@ -136,6 +136,9 @@ export function processesGroup(test: Test): void {
     const fixture = await fresh()
     for (const round of range(3)) {
       const other = await child(fixture)
+      // In one round nobody else has the place open, so whoever opens it next finds it as the process left it.
+      const alone = round === 1
+      if (alone) await fixture.store.close()
       const acknowledged: { readonly n: number; readonly id: string }[] = []
       await new Promise<void>((resolve) => {
         other.onReport((report) => {
@@ -160,7 +163,7 @@ export function processesGroup(test: Test): void {
         expect(await storage.counter('c').get(`o${round}`)).to.be.at.least(acknowledged.length)
       }
       // At once in this process, which had the store open all the time, and after opening it anew.
-      await check()
+      if (!alone) await check()
       await fixture.reopen()
       await check()
       const next = { at: new Date(), with: '', doc: { n: -1, by: 'after' } }
