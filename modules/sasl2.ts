@@ -247,7 +247,11 @@ class Sasl2 implements Sasl2Service {
     const requests = [...others.filter((r) => r.ns !== NS.BIND2), ...others.filter((r) => r.ns === NS.BIND2)]
     return {
       identity: login.jid,
-      inline: { of: 'sasl2', requests, finish: (replies) => success(s.jid ?? login.jid, parts, replies) },
+      inline: {
+        of: 'sasl2',
+        requests,
+        finish: (replies, now) => success(now.jid ?? login.jid, parts, replies),
+      },
       next: 'features',
     }
   }

@@ -248,7 +248,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
   // ---- the end ----
 
   /** The stream is over: whoever may still hold something for the client lets go of it. */
-  closed(session: ClientSession, reason: string, undelivered: readonly Element[] = []): void {
+  closed(session: ClientSession, reason: string): void {
     if (this.#sessions.delete(session)) this.#connections.closed(session.remoteAddress)
     else if (!this.#detached.delete(session)) return
     const host = session.vhost
@@ -256,7 +256,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
     host.unregister(session)
     const bound: BoundClient = session
     this.#ending.add(bound)
-    this.#over(host, bound, reason, undelivered)
+    this.#over(host, bound, reason)
       .catch((error: unknown) => host.log.error('session end failed', { err: error }))
       .finally(() => this.#ending.delete(bound))
   }
@@ -265,12 +265,23 @@ export class C2s implements SessionDriver, NegotiationDriver {
   readonly #ending = new Set<Bound>()
 
   /** XEP-0198 §5: the old stream is gone and its input handled before anything is counted. */
-  async takeOver(session: ClientSession, fresh: ClientSession): Promise<void> {
-    if (this.#sessions.has(session)) this.#connections.closed(session.remoteAddress)
-    await session.takeOver(fresh)
+  async takeOver(session: ClientSession, fresh: ClientSession): Promise<boolean> {
+    let waiting: Promise<void> | undefined
+    do {
+      await waiting
+      // again after each wait: a third stream may have come, or the end
+      if (this.#sessions.has(session)) this.detached(session)
+      else if (!this.#detached.has(session)) return false
+      waiting = session.leave()
+    } while (waiting !== undefined)
+    if (!this.#sessions.delete(fresh)) {
+      session.lost()
+      return false
+    }
     this.#detached.delete(session)
-    if (this.#sessions.delete(fresh)) this.#sessions.add(session)
-    else session.lostAgain(() => this.#detached.add(session)) // the new stream has ended meanwhile
+    this.#sessions.add(session)
+    session.takeStream(fresh)
+    return true
   }
 
   /** Bound sessions that a keeper holds without a stream. */
@@ -283,21 +294,24 @@ export class C2s implements SessionDriver, NegotiationDriver {
     this.#detached.add(session)
   }
 
-  async #over(
-    host: Host,
-    session: BoundClient,
-    reason: string,
-    undelivered: readonly Element[],
-  ): Promise<void> {
+  async #over(host: Host, session: BoundClient, reason: string): Promise<void> {
+    const handedOn = this.#handOn(host, session) // before anything newer finds its way
     await session.pending // what the client sent before it left comes first
     await host.emit('session:closed', { session, reason, resumable: false })
     session.bound = false
     session.setPresence(undefined)
-    for (const stanza of undelivered) await this.router.undelivered(host, stanza)
+    await handedOn
+  }
+
+  /** What the client was to get goes on its way, in order. */
+  async #handOn(host: Host, session: BoundClient): Promise<void> {
+    const waiting: Promise<void>[] = []
     for (const stanza of session.takeHeld()) {
+      const done = this.router.undelivered(host, stanza)
+      if (done !== undefined) waiting.push(done)
       if (!free()) await nextTurn()
-      await this.router.undelivered(host, stanza)
     }
+    await Promise.all(waiting)
   }
 
   // ---- time ----
@@ -325,6 +339,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
       await session.pending // accepted before the end: stored before the end
       session.close(condition)
     }
+    for (const session of Array.from(this.#detached)) session.end(condition)
     while (this.#ending.size > 0) await new Promise((resolve) => setImmediate(resolve))
     this.#sweeper[Symbol.dispose]()
   }

@@ -26,6 +26,7 @@ export class Inbox {
   #queue: Element[] | undefined
   #head = 0
   #busy = false
+  #working: Promise<void> | undefined
   #planned = false
   #paused = false
   #atEnd: (() => void) | undefined
@@ -40,7 +41,7 @@ export class Inbox {
   }
 
   add(element: Element): void {
-    if (this.empty && this.#mayWork()) {
+    if (this.empty && this.#mayWork(element)) {
       this.#take(element)
       return
     }
@@ -62,9 +63,22 @@ export class Inbox {
     this.#head = 0
   }
 
-  /** Goes on with what another session has not worked on. */
+  /** Resolves when what is being worked on is done; undefined: nothing is. */
+  get working(): Promise<void> | undefined {
+    return this.#working
+  }
+
+  /** The stream is given up: what it has sent and nobody has looked at is forgotten, its end too. */
+  leave(): void {
+    this.clear()
+    this.#atEnd = undefined
+    this.#paused = false
+  }
+
+  /** Goes on with what another session has not worked on, from the next call of `next` on. */
   takeFrom(other: Inbox): void {
     this.clear()
+    this.#busy = true
     this.#queue = other.#queue?.slice(other.#head)
     this.#atEnd = other.#atEnd
     this.#paused = other.#paused
@@ -90,8 +104,9 @@ export class Inbox {
     this.#owner.stream.pause()
   }
 
-  #mayWork(): boolean {
-    return !this.#owner.bound || (free() && !this.#owner.congested)
+  #mayWork(element: Element): boolean {
+    // the answer to an iq may be long
+    return !this.#owner.bound || (free(element.name === 'iq' ? 8 : 1) && !this.#owner.congested)
   }
 
   #take(element: Element): void {
@@ -99,17 +114,26 @@ export class Inbox {
     if (done === undefined) return
     this.#busy = true
     if (!this.#owner.bound) this.#pause()
-    done.then(
-      () => this.next(),
-      (error: unknown) => this.#owner.stream.fail(error),
+    const working: Promise<void> = done.then(
+      () => this.#done(working),
+      (error: unknown) => {
+        this.#done(working, false)
+        this.#owner.stream.fail(error)
+      },
     )
+    this.#working = working
+  }
+
+  #done(working: Promise<void>, goOn = true): void {
+    if (this.#working === working) this.#working = undefined
+    if (goOn) this.next()
   }
 
   #work(): void {
     while (!this.#busy) {
       const element = this.#queue?.[this.#head]
       if (this.#queue === undefined || element === undefined) return this.#idle()
-      if (!this.#mayWork()) return this.#plan()
+      if (!this.#mayWork(element)) return this.#plan()
       this.#head++
       if (this.#head === this.#queue.length) this.clear()
       try {

@@ -6,6 +6,8 @@ export class InputCount {
   received = 0
   /** Numbers of those that are not done yet, in order. */
   #open: Set<number> | undefined
+  /** Who waits for a number to be handled, lowest first. */
+  #waiting: { readonly number: number; readonly done: PromiseWithResolvers<void> }[] | undefined
 
   /** Stanzas that are done, counted from the first without a gap. */
   get handled(): number {
@@ -22,6 +24,29 @@ export class InputCount {
     return done.finally(() => {
       open.delete(number)
       if (open.size === 0 && this.#open === open) this.#open = undefined
+      this.#tell()
     })
+  }
+
+  /** Resolves when everything that has begun by now is handled, whatever begins later; undefined: it is. */
+  get settled(): Promise<void> | undefined {
+    if (this.#open === undefined) return undefined
+    const waiting = (this.#waiting ??= [])
+    const last = waiting.at(-1)
+    if (last?.number === this.received) return last.done.promise
+    const done = Promise.withResolvers<void>()
+    waiting.push({ number: this.received, done })
+    return done.promise
+  }
+
+  #tell(): void {
+    const waiting = this.#waiting
+    if (waiting === undefined) return
+    const { handled } = this
+    for (let first = waiting[0]; first !== undefined && first.number <= handled; first = waiting[0]) {
+      waiting.shift()
+      first.done.resolve()
+    }
+    if (waiting.length === 0) this.#waiting = undefined
   }
 }

@@ -41,13 +41,15 @@ export interface StreamStep {
   readonly inline?: {
     readonly of: 'sasl2' | 'bind2'
     readonly requests: readonly Element[]
+    /** `s`: this stream's session, or the one that it goes on with. */
     finish(replies: readonly Element[], s: Session): Element | Promise<Element>
   }
   /**
    * This stream goes on with that session (XEP-0198 §5). The core detaches the session's old stream and discards its parser, waits until
-   * everything received is handled, moves this stream over, then calls `reply` and, once the reply is sent, `after`.
+   * everything received is handled, moves this stream over, then calls `reply` and, once the reply is sent, `after`: until then nothing
+   * else is written. When that session has ended meanwhile it calls `refused` instead, and this stream goes on as it was.
    */
-  readonly resume?: { readonly session: Bound; reply(): Element; after(): void }
+  readonly resume?: { readonly session: Bound; reply(): Element; refused(): Element; after(): void }
   /** Until a step of this feature without it, any first-level element of another feature ends the stream (policy-violation). */
   readonly exclusive?: boolean
   /** Close the stream after `reply` with this condition (too many failures); without one: an orderly end (RFC 6120 §5.4.2.2). */
@@ -96,17 +98,24 @@ export interface Bound extends Session {
   readonly connected: boolean
   /**
    * Stanzas of the client since binding: how many have begun to be processed, and how many of those, counted from the first without
-   * a gap, are delivered, stored or answered.
+   * a gap, are delivered, stored or answered. `settled` resolves when all that have begun by now are handled; undefined: they are.
    */
-  readonly input: { readonly received: number; readonly handled: number }
+  readonly input: {
+    readonly received: number
+    readonly handled: number
+    readonly settled: Promise<void> | undefined
+  }
   /** Resolves when all of them are handled; undefined: they are. */
   readonly pending: Promise<void> | undefined
-  /** Counts output and keeps the session when its stream is lost (XEP-0198); one for each session. */
+  /**
+   * Counts output and keeps the session when its stream is lost (XEP-0198); one for each session. Within Bind 2 it is told what
+   * waits for the client to learn its address.
+   */
   setKeeper(keeper: Keeper | undefined): void
   /** Puts an element into the queue past the keeper: for what it sends again, and for its own elements. */
   write(el: Element): boolean
-  /** Ends a session that has no stream now. `undelivered` goes on its way: other resources, offline store, sender. */
-  end(reason: string, undelivered: readonly Element[]): void
+  /** Ends a session that has no stream now. */
+  end(reason: string): void
 }
 /** Holds what was sent to a client until the client has confirmed it. */
 export interface Keeper {
@@ -114,6 +123,8 @@ export interface Keeper {
   sent(stanza: Element): void
   /** The stream is gone; reason as in 'session:closed'. True: the session stays until it is resumed or `end` is called. */
   keep(reason: string): boolean
+  /** The session is over: what the client has not confirmed, oldest first. It goes on its way: other resources, offline store, sender. */
+  rest(reason: string): Iterable<Element>
 }
 /** The bound sessions of the host. */
 export interface SessionTable {

@@ -15,8 +15,8 @@ type Resume = NonNullable<StreamStep['resume']>
 export interface NegotiationDriver {
   identify(session: ClientSession, step: StreamStep): void
   bind(session: ClientSession, host: Host, resource: string): void | Promise<void>
-  /** Moves the stream of `fresh` to `session`. */
-  takeOver(session: ClientSession, fresh: ClientSession): Promise<void>
+  /** Moves the stream of `fresh` to `session`; false: that session is over, or `fresh` is. */
+  takeOver(session: ClientSession, fresh: ClientSession): Promise<boolean>
   sendFeatures(session: ClientSession): void
 }
 
@@ -83,7 +83,7 @@ export class Negotiation {
   }
 
   #finish(session: ClientSession, step: StreamStep, reply: Element | undefined): void {
-    if (reply !== undefined) session.stream.send(reply)
+    if (reply !== undefined) session.answer(reply)
     const resumed = this.#resumed.get(session)
     if (resumed !== undefined) return this.#goOn(session, resumed)
     if (step.next !== 'features') session.uncork()
@@ -121,37 +121,36 @@ export class Negotiation {
       if (this.#resumed.has(session)) break
       const step = await this.#inlineStep(session, host, feature, request)
       if (step === undefined) continue
-      if (step.resume !== undefined) {
-        await this.#takeOver(session, step.resume)
-        replies.push(step.resume.reply())
-      }
+      if (step.resume !== undefined) replies.push(await this.#takeOver(session, step.resume))
       if (step.resource !== undefined) await this.#driver.bind(session, host, step.resource)
       const reply = step.inline === undefined ? step.reply : await this.#inline(session, host, step.inline)
       if (reply !== undefined) replies.push(reply)
     }
-    return await inline.finish(replies, session)
+    return await inline.finish(replies, this.#resumed.get(session)?.session ?? session)
   }
 
   /** Fresh sessions whose stream has gone over to another one, until that is told. */
-  readonly #resumed = new Map<ClientSession, { readonly session: ClientSession; after(): void }>()
+  readonly #resumed = new WeakMap<ClientSession, { readonly session: ClientSession; after(): void }>()
 
   async #resume(fresh: ClientSession, resume: Resume): Promise<void> {
-    await this.#takeOver(fresh, resume)
-    this.#finish(fresh, {}, resume.reply())
+    this.#finish(fresh, {}, await this.#takeOver(fresh, resume))
   }
 
-  async #takeOver(fresh: ClientSession, resume: Resume): Promise<void> {
+  async #takeOver(fresh: ClientSession, resume: Resume): Promise<Element> {
     const session = resume.session as ClientSession // every Bound is one
-    await this.#driver.takeOver(session, fresh)
+    if (!(await this.#driver.takeOver(session, fresh))) return resume.refused()
     this.#resumed.set(fresh, { session, after: () => resume.after() })
+    return resume.reply()
   }
 
   #goOn(fresh: ClientSession, resumed: { readonly session: ClientSession; after(): void }): void {
     this.#resumed.delete(fresh)
     const { session } = resumed
-    resumed.after()
-    if (session.isBound()) void session.vhost?.emit('session:resumed', { session })
-    session.goOn()
+    if (session.stream !== fresh.stream) return // a third stream has taken over meanwhile
+    session.goOn(() => {
+      resumed.after()
+      if (session.isBound()) void session.vhost?.emit('session:resumed', { session })
+    })
   }
 
   /** A refusal of one inline request must not undo the others: it has no reply then. */
@@ -164,6 +163,7 @@ export class Negotiation {
     try {
       return (await feature?.handle(session, request)) ?? undefined
     } catch (error) {
+      if (error instanceof StreamError) throw error
       if (!(error instanceof StanzaError) && !(error instanceof SaslError))
         host.log.error('inline feature failed', { err: error, ns: request.ns })
       return undefined

@@ -50,7 +50,7 @@ export interface SessionDriver {
   errorHeader(session: ClientSession): HeaderAttrs
   /** An element before binding, or one that is no stanza. A promise holds the input. */
   negotiate(session: ClientSession, el: Element): void | Promise<void>
-  closed(session: ClientSession, reason: string, undelivered?: readonly Element[]): void
+  closed(session: ClientSession, reason: string): void
   /** The stream is gone, the session stays. */
   detached(session: ClientSession): void
 }
@@ -93,6 +93,10 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   #corked: Element[] | undefined
   #outLane: Lane | undefined
   #keeper: Keeper | undefined
+  /** What a keeper has left behind. */
+  #rest: Iterable<Element> | undefined
+  /** Another stream has been taken over and the client does not know yet. */
+  #silent = false
   /** Counts of what the client has sent since binding. */
   readonly input = new InputCount()
 
@@ -271,6 +275,8 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
 
   setKeeper(keeper: Keeper | undefined): void {
     this.#keeper = keeper
+    if (keeper === undefined) return
+    for (const element of this.#corked ?? []) if (kind(element) !== undefined) keeper.sent(element)
   }
   get connected(): boolean {
     return this.stream.open
@@ -283,11 +289,18 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
 
   write(element: Element): boolean {
     const stream = this.stream
-    if (!stream.open) return false
+    if (!stream.open || this.#silent) return false
     if (this.#corked !== undefined) {
       if (this.#corked.push(element) >= MAX_CORKED) this.close('resource-constraint')
       return false
     }
+    return this.answer(element)
+  }
+
+  /** An answer of negotiation: behind what the client has still to read, but not behind what waits for this answer. */
+  answer(element: Element): boolean {
+    const stream = this.stream
+    if (!stream.open) return false
     if (this.#held === undefined && !stream.blocked) return stream.send(element)
     // The client does not read: keep bytes, not elements, whose text may be part of a larger input.
     this.#held ??= new Held(stream.transport.framing === 'frames')
@@ -318,7 +331,10 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   *takeHeld(): Iterable<Element> {
     const held = this.#held
     const corked = this.#corked
+    const rest = this.#rest
     this.forgetHeld()
+    this.#rest = undefined
+    yield* rest ?? []
     if (held !== undefined) yield* held.elements()
     yield* corked ?? []
   }
@@ -328,7 +344,8 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   }
 
   close(condition: StreamCondition, text?: string): void {
-    this.stream.close(new StreamError(condition, text))
+    if (this.bound && !this.connected) this.end(condition)
+    else this.stream.close(new StreamError(condition, text))
   }
 
   closed(reason: string): void {
@@ -336,36 +353,48 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
     if (this.bound && this.#keeper?.keep(reason) === true) {
       this.forgetHeld() // the keeper has it
       this.#driver.detached(this)
-    } else this.#driver.closed(this, reason)
+    } else this.#over(reason)
   }
 
-  /** XEP-0198 §5: goes on with the stream of a fresh session, when everything of the old stream is handled. */
-  async takeOver(fresh: ClientSession): Promise<void> {
-    const old = this.stream
-    this.clearInbox()
+  #over(reason: string): void {
+    const keeper = this.#keeper
+    this.#keeper = undefined // what is sent from now on goes on its way at once
+    if (keeper !== undefined) {
+      this.forgetHeld() // the keeper has it
+      this.#rest = keeper.rest(reason)
+    }
+    this.#driver.closed(this, reason)
+  }
+  end(reason: string): void {
+    if (this.bound && !this.connected) this.#over(reason)
+  }
+
+  /** XEP-0198 §5: looks at nothing more of its stream. Resolves when what was begun is handled; undefined: it is. */
+  leave(): Promise<void> | undefined {
+    this.#inbox.leave()
     this.forgetHeld()
-    old.detach(new StreamError('conflict'))
-    await this.pending
+    this.stream.detach(new StreamError('conflict'))
+    return this.#inbox.working ?? this.pending
+  }
+
+  /** Takes the stream of a fresh session; nothing is written or worked on until `goOn`. */
+  takeStream(fresh: ClientSession): void {
     this.stream = fresh.stream
     this.stream.handTo(this)
     this.lang = fresh.lang
+    this.#silent = true
     this.#inbox.takeFrom(fresh.#inbox)
   }
 
-  /** The stream it was to go on with is gone already: kept as before, or over. */
-  lostAgain(detached: () => void): void {
-    detached()
-    if (this.#keeper?.keep('lost') !== true) this.end('lost', [])
+  /** The stream it was to go on with is gone before that: kept, or over. */
+  lost(): void {
+    if (this.#keeper?.keep('lost') !== true) this.end('lost')
   }
 
-  /** Takes what has arrived while the session was taken over. */
-  goOn(): void {
+  /** The client has been told: `replay` sends what it has missed, then what has arrived meanwhile is worked on. */
+  goOn(replay: () => void): void {
+    this.#silent = false
+    replay()
     this.#inbox.next()
-  }
-
-  end(reason: string, undelivered: readonly Element[]): void {
-    if (!this.bound || this.connected) return
-    this.#keeper = undefined
-    this.#driver.closed(this, reason, undelivered)
   }
 }
