@@ -1,36 +1,39 @@
 /**
  * The storage contract: what a module may ask of a store, and what each driver promises.
  *
- * One contract, no capability flags: a driver does all of it, proven by `test/contracts/storage.ts`, or is not
- * accepted. "Resolved" means visible to every later read, in any process, and safe against a crash of this process;
- * safety against power loss is a setting of the driver. Writes that one process makes to one owner of one collection
- * take effect in the order of the calls, also when it does not wait between them.
+ * One contract, no capability flags: a driver does all of it, proven by `test/contracts/storage.ts`, or is
+ * not accepted. "Resolved" means visible to every later read, in any process, and safe against a crash of
+ * this process; safety against power loss is a setting of the driver. Writes that one process makes to one
+ * owner of one collection take effect in the order of the calls, also when it does not wait between them.
  *
- * Text (owners, keys, names, strings in documents) is well-formed Unicode; a lone surrogate is refused with TypeError.
- * What `limits.ts` refuses, it refuses in every driver: wrong lengths with RangeError, documents that are not {@link Doc}
- * with TypeError, documents that are too large with {@link DocTooLarge}. Iterators hold no snapshot: what exists during
- * the whole iteration comes exactly once, what is written meanwhile may or may not.
+ * Text (owners, keys, names, strings in documents) is well-formed Unicode; a lone surrogate is refused with
+ * TypeError. What `limits.ts` refuses, it refuses in every driver: wrong lengths with RangeError, documents
+ * that are not {@link Doc} with TypeError, documents that are too large with {@link DocTooLarge}. Iterators
+ * hold no snapshot: what exists during the whole iteration comes exactly once, what is written meanwhile may
+ * or may not.
  */
 
 /** Values a document may hold, apart from bytes at its top level. */
 export type Json = null | boolean | number | string | readonly Json[] | { readonly [k: string]: Json }
 /**
- * A stored document. A field that is undefined is left out, at any depth; numbers are finite (-0 may come back as 0); no
- * field name has a NUL;
- * bytes come back as a plain Uint8Array of their own. Up to 4 MiB of text and bytes is always taken, over 8 MiB never.
+ * A stored document. A field that is undefined is left out, at any depth; numbers are finite (-0 may come
+ * back as 0); no field name has a NUL; bytes come back as a plain Uint8Array of their own. Up to 4 MiB of
+ * text and bytes is always taken, over 8 MiB never.
  */
 export type Doc = { readonly [field: string]: Json | Uint8Array }
 
-/** One store as a module sees it; opened per (host, module). The same call twice returns the same collection. */
+/**
+ * One store as a module sees it; opened per (host, module). The same call twice returns the same collection.
+ */
 export interface Storage {
   /**
-   * Documents by (owner, key). `index` names string fields that `find` may use; a field may be added in a later version
-   * of a module, the documents stored before are then found as well.
+   * Documents by (owner, key). `index` names string fields that `find` may use; a field may be added in a
+   * later version of a module, the documents stored before are then found as well.
    */
   docs<T extends Doc>(name: string, opts?: { readonly index?: readonly (keyof T & string)[] }): Docs<T>
   /**
-   * An append-only log per owner. `text` gives the text of a document that {@link Query.text} searches; without it, it is
-   * the string field `text` of the document, if it has one.
+   * An append-only log per owner. `text` gives the text of a document that {@link Query.text} searches;
+   * without it, it is the string field `text` of the document, if it has one.
    */
   archive<T extends Doc>(name: string, opts?: { readonly text?: (doc: T) => string | undefined }): Archive<T>
   /** Strictly increasing numbers per owner. */
@@ -39,25 +42,31 @@ export interface Storage {
   lease(name: string): Lease
 }
 
-/** Documents by (owner, key). Owner: localpart, room name or '' for the host, up to 1023 bytes of UTF-8; key up to 3071. */
+/**
+ * Documents by (owner, key). Owner: localpart, room name or '' for the host, up to 1023 bytes of UTF-8; key
+ * up to 3071.
+ */
 export interface Docs<T> {
   /** The document, or undefined. */
   get(owner: string, key: string): Promise<T | undefined>
   /** Stores, replacing what was there. */
   put(owner: string, key: string, doc: T): Promise<void>
   /**
-   * Atomic read-modify-write. `fn` is pure and may run again; returning undefined deletes. Resolves to what is stored.
-   * What `fn` throws is what the promise rejects with; nothing is changed then.
+   * Atomic read-modify-write. `fn` is pure and may run again; returning undefined deletes. Resolves to what
+   * is stored. What `fn` throws is what the promise rejects with; nothing is changed then.
    */
   update(owner: string, key: string, fn: (old: T | undefined) => T | undefined): Promise<T | undefined>
   /** Whether there was something to delete. */
   delete(owner: string, key: string): Promise<boolean>
   /**
-   * All documents of an owner after `afterKey` (which need not exist any more), in order of the key, bytewise on its first
-   * 512 bytes; beyond those in an order of the driver that stays the same.
+   * All documents of an owner after `afterKey` (which need not exist any more), in order of the key, bytewise
+   * on its first 512 bytes; beyond those in an order of the driver that stays the same.
    */
   list(owner: string, afterKey?: string): AsyncIterable<readonly [key: string, doc: T]>
-  /** Documents of any owner whose declared index field has this value. Throws RangeError when the field is not declared. */
+  /**
+   * Documents of any owner whose declared index field has this value. Throws RangeError when the field is not
+   * declared.
+   */
   find(field: keyof T & string, value: string): AsyncIterable<readonly [owner: string, key: string, doc: T]>
   /** Each owner that has a document, once. */
   owners(): AsyncIterable<string>
@@ -66,13 +75,15 @@ export interface Docs<T> {
 }
 
 /**
- * Append-only log per owner. Ids are opaque, unique per owner for ever (also after the entries, or the owner, were
- * removed), and sort bytewise in append order. Once a reader has seen an id, no lower id of that owner appears.
+ * Append-only log per owner. Ids are opaque, unique per owner for ever (also after the entries, or the owner,
+ * were removed), and sort bytewise in append order. Once a reader has seen an id, no lower id of that owner
+ * appears.
  */
 export interface Archive<T> {
   /**
-   * `at`: years 0 to 9999, need not grow with the ids; `with`: up to 3071 bytes. `dedupe` (up to 3071 bytes): at most one
-   * entry per owner and key; a repeat stores nothing and resolves to the first entry's id, as long as that is stored.
+   * `at`: years 0 to 9999, need not grow with the ids; `with`: up to 3071 bytes. `dedupe` (up to 3071 bytes):
+   * at most one entry per owner and key; a repeat stores nothing and resolves to the first entry's id, as
+   * long as that is stored.
    */
   append(
     owner: string,
@@ -80,11 +91,15 @@ export interface Archive<T> {
   ): Promise<{ readonly id: string; readonly duplicate: boolean }>
   /** Throws {@link UnknownEntry} when `after` or `before` is not stored (XEP-0059 §2). */
   page(owner: string, q: Query): Promise<Page<T>>
-  /** Replaces the document of an entry in its place, all else of it stays (tombstones, XEP-0424); false when there is none. */
+  /**
+   * Replaces the document of an entry in its place, all else of it stays (tombstones, XEP-0424); false when
+   * there is none.
+   */
   replace(owner: string, id: string, doc: T): Promise<boolean>
   /**
-   * Removes entries by id, by age (`until` inclusive), or all but the newest `keepLast`; of several conditions all must
-   * hold, of none nothing is removed. Resolves to their number. Large removals are not one transaction.
+   * Removes entries by id, by age (`until` inclusive), or all but the newest `keepLast`; of several
+   * conditions all must hold, of none nothing is removed. Resolves to their number. Large removals are not
+   * one transaction.
    */
   remove(
     owner: string,
@@ -94,9 +109,15 @@ export interface Archive<T> {
   owners(): AsyncIterable<string>
 }
 
-/** What page of an archive to read: entries that match all of `text`, `with`, `start`, `end`, `ids`, between `after` and `before`. */
+/**
+ * What page of an archive to read: entries that match all of `text`, `with`, `start`, `end`, `ids`, between
+ * `after` and `before`.
+ */
 export interface Query {
-  /** Full-text search (XEP-0431): every word given must occur; words as `words.ts` finds them. No word: matches all. */
+  /**
+   * Full-text search (XEP-0431): every word given must occur; words as `words.ts` finds them. No word:
+   * matches all.
+   */
   readonly text?: string
   readonly with?: string
   /** Both ends inclusive, milliseconds. */
@@ -111,7 +132,10 @@ export interface Query {
   readonly from: 'first' | 'last'
   /** 1 to 1000, required. */
   readonly limit: number
-  /** Also count all entries that match the filter, whatever the page: `after`, `before` and `limit` do not matter. */
+  /**
+   * Also count all entries that match the filter, whatever the page: `after`, `before` and `limit` do not
+   * matter.
+   */
   readonly count?: boolean
 }
 /** One page; `complete` when nothing that matches lies beyond it in the direction of `from`. */
@@ -129,8 +153,8 @@ export interface Entry<T> {
 }
 
 /**
- * Strictly increasing integers per owner, from 1 or more: roster versions, pubsub serials. Gaps allowed, repeats never,
- * also after the owner was purged: a client may still remember what it saw before.
+ * Strictly increasing integers per owner, from 1 or more: roster versions, pubsub serials. Gaps allowed,
+ * repeats never, also after the owner was purged: a client may still remember what it saw before.
  */
 export interface Counter {
   /** Grows the counter and resolves to its new value. */
@@ -142,8 +166,8 @@ export interface Counter {
 /** Time-bounded ownership. `token` grows with each grant, so a late holder can be refused (fencing). */
 export interface Lease {
   /**
-   * Grants what is free, expired, or held by the same holder (a node that restarted): each grant has a new token, the
-   * one before is worth nothing. Undefined while somebody else holds it.
+   * Grants what is free, expired, or held by the same holder (a node that restarted): each grant has a new
+   * token, the one before is worth nothing. Undefined while somebody else holds it.
    */
   acquire(key: string, holder: string, ttlMs: number): Promise<{ readonly token: number } | undefined>
   /** Holds it for `ttlMs` from now; false when the token is not the current one, or its time is over. */
@@ -164,7 +188,10 @@ export class DocTooLarge extends Error {
   override name = 'DocTooLarge'
 }
 
-/** The store cannot be used: wrong address, wrong credentials, wrong schema version. The message is for the operator. */
+/**
+ * The store cannot be used: wrong address, wrong credentials, wrong schema version. The message is for the
+ * operator.
+ */
 export class StoreUnavailable extends Error {
   override name = 'StoreUnavailable'
 }
@@ -176,12 +203,15 @@ export interface Store {
   /** The collections of one module of one host; host '' is the server itself. */
   open(host: string, module: string): Storage
   /**
-   * Deletes what this owner has in every collection of every module of the host (documents, archives, counters),
-   * loaded or not; resolves to the number of documents and entries.
+   * Deletes what this owner has in every collection of every module of the host (documents, archives,
+   * counters), loaded or not; resolves to the number of documents and entries.
    */
   purgeOwner(host: string, owner: string): Promise<number>
   /** Whether the store answers now; never throws. */
   healthy(): Promise<boolean>
-  /** Waits for pending writes, then closes; later calls reject with {@link StoreUnavailable}. Safe to call twice. */
+  /**
+   * Waits for pending writes, then closes; later calls reject with {@link StoreUnavailable}. Safe to call
+   * twice.
+   */
   close(): Promise<void>
 }

@@ -1,6 +1,7 @@
 /**
- * What every driver refuses before it stores anything: lengths of owners, keys and names, malformed text, values that are
- * not documents, queries out of range. Drivers call these first, so that all of them refuse the same with the same error.
+ * What every driver refuses before it stores anything: lengths of owners, keys and names, malformed text,
+ * values that are not documents, queries out of range. Drivers call these first, so that all of them refuse
+ * the same with the same error.
  */
 import { DocTooLarge } from './contract.ts'
 import type { Doc, Json, Query } from './contract.ts'
@@ -85,9 +86,9 @@ export function checkDocBytes(bytes: number): void {
 }
 
 /**
- * A copy of a document that shares nothing with it, undefined fields left out. Throws TypeError for what is not a
- * document (a number that is not finite, a lone surrogate, a NUL in a name, bytes below the top level, more than
- * {@link maxDepth} levels), {@link DocTooLarge} for too much of it.
+ * A copy of a document that shares nothing with it, undefined fields left out. Throws TypeError for what is
+ * not a document (a number that is not finite, a lone surrogate, a NUL in a name, bytes below the top level,
+ * more than {@link maxDepth} levels), {@link DocTooLarge} for too much of it.
  */
 export function copyDoc<T extends Doc>(doc: T): T {
   const size = { bytes: 0 }

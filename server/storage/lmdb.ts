@@ -1,7 +1,8 @@
 /**
- * The embedded driver: everything in one folder, in an LMDB environment (package `lmdb`), nothing to install or start.
- * Several processes may have the folder open at once, on one machine and not on a network file system. The layout is
- * described in lmdb/keys.ts, what is acknowledged when in lmdb/env.ts. Not for several machines: that is mongodb.ts.
+ * The embedded driver: everything in one folder, in an LMDB environment (package `lmdb`), nothing to install
+ * or start. Several processes may have the folder open at once, on one machine and not on a network file
+ * system. The layout is described in lmdb/keys.ts, what is acknowledged when in lmdb/env.ts. Not for several
+ * machines: that is mongodb.ts.
  */
 import { accessSync, constants, mkdirSync, statSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
@@ -22,22 +23,25 @@ import { textField } from './words.ts'
 export interface LmdbOptions {
   /** Folder of the data; made when it is missing. */
   readonly path: string
-  /** Acknowledge a write when it is on the disk; else when it is safe against a crash of the process. Default false. */
+  /**
+   * Acknowledge a write when it is on the disk; else when it is safe against a crash of the process. Default
+   * false.
+   */
   readonly durable?: boolean
   /** Clock, milliseconds since the epoch: leases, and entries whose time lies in the future. */
   readonly now?: () => number
   /** First size of the memory map, bytes; it grows by itself, so this is for few remappings only. */
   readonly mapSize?: number
   /**
-   * When the disk, or another process with the folder open, keeps a write waiting for longer than this, writes are refused until it
-   * is through, and the store is not healthy; milliseconds. Default 30 seconds.
+   * When the disk, or another process with the folder open, keeps a write waiting for longer than this,
+   * writes are refused until it is through, and the store is not healthy; milliseconds. Default 30 seconds.
    */
   readonly patienceMs?: number
 }
 
 /**
- * Opens the store in a folder. Throws StoreUnavailable, with a sentence for the operator, when the folder cannot be used, what is
- * in it is not such a store, or a later version of the server wrote it.
+ * Opens the store in a folder. Throws StoreUnavailable, with a sentence for the operator, when the folder
+ * cannot be used, what is in it is not such a store, or a later version of the server wrote it.
  */
 export async function openLmdb(opts: LmdbOptions): Promise<Store> {
   const { path, durable = false, now = Date.now, patienceMs = 30_000 } = opts

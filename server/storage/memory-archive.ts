@@ -1,4 +1,6 @@
-/** The archive of the reference driver: one array per owner, every question answered by looking at all of it. */
+/**
+ * The archive of the reference driver: one array per owner, every question answered by looking at all of it.
+ */
 import { UnknownEntry } from './contract.ts'
 import type { Archive, Doc, Entry, Page, Query } from './contract.ts'
 import { checkKey, checkOwner, checkQuery, checkRemoval, checkTime, copyDoc } from './limits.ts'

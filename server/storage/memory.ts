@@ -1,6 +1,6 @@
 /**
- * The reference driver: everything in maps of this process, gone with it. Small on purpose, because the other drivers
- * are compared with it; right for tests and for trying the server out, not for archives that grow.
+ * The reference driver: everything in maps of this process, gone with it. Small on purpose, because the other
+ * drivers are compared with it; right for tests and for trying the server out, not for archives that grow.
  */
 import { StoreUnavailable } from './contract.ts'
 import type { Archive, Counter, Doc, Docs, Lease, Storage, Store } from './contract.ts'

@@ -1,6 +1,7 @@
 /**
- * Words of a text for full-text search (XEP-0431), the same for every driver. Words are what `Intl.Segmenter` finds, so
- * languages without spaces work; compatibility forms and case are folded. No stemming, no ranking, no phrases.
+ * Words of a text for full-text search (XEP-0431), the same for every driver. Words are what `Intl.Segmenter`
+ * finds, so languages without spaces work; compatibility forms and case are folded. No stemming, no ranking,
+ * no phrases.
  */
 
 import type { Doc } from './contract.ts'
@@ -10,8 +11,8 @@ export const maxWords = 1000
 /** Longer words are cut, in the text and in the search alike; UTF-16 units. */
 export const maxWordLength = 64
 
-// A fixed locale: the result must not depend on the environment of the process. Dictionaries for Thai, Lao, Khmer,
-// Burmese, Chinese and Japanese are used whatever the locale is.
+// A fixed locale: the result must not depend on the environment of the process. Dictionaries for Thai, Lao,
+// Khmer, Burmese, Chinese and Japanese are used whatever the locale is.
 const segmenter = new Intl.Segmenter('en', { granularity: 'word' })
 
 const isAscii = /^[\0-\x7f]*$/
@@ -44,7 +45,8 @@ export function matcher(query: string): (text: string) => boolean {
   if (wanted.length === 0) return () => true
   return (text) => {
     const folded = fold(text)
-    // Segmenting costs a hundred times more than looking for the letters, and few texts of an archive have them.
+    // Segmenting costs a hundred times more than looking for the letters, and few texts of an archive have
+    // them.
     for (const word of wanted) if (!folded.includes(word)) return false
     const found = wordsOfFolded(folded)
     return wanted.every((word) => found.has(word))

@@ -1,7 +1,8 @@
 /**
- * Speed of a storage driver: `node test/bench/store.ts [--driver lmdb|memory|mongodb] [--location JSON] [--folder DIR]
- * [--big]`. Prints operations per second with 1 and with 64 in flight, processor time per operation, and the time of archive pages in an archive of
- * 10,000 entries and, with --big, of 5,000,000. Not a test: nothing here fails.
+ * Speed of a storage driver: `node test/bench/store.ts [--driver lmdb|memory|mongodb] [--location JSON]
+ * [--folder DIR] [--big]`. Prints operations per second with 1 and with 64 in flight, processor time per
+ * operation, and the time of archive pages in an archive of 10,000 entries and, with --big, of 5,000,000. Not
+ * a test: nothing here fails.
  */
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

@@ -1,6 +1,7 @@
 /**
- * The other process of the tests with several processes: `storage-child.ts DRIVER LOCATION`, where LOCATION is JSON for the
- * driver's opener. Takes jobs from its parent and answers each once; ends when the parent is gone.
+ * The other process of the tests with several processes: `storage-child.ts DRIVER LOCATION`, where LOCATION
+ * is JSON for the driver's opener. Takes jobs from its parent and answers each once; ends when the parent is
+ * gone.
  */
 import { Buffer } from 'node:buffer'
 import type { Doc, Store } from '../../server/storage/contract.ts'

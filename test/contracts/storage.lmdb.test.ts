@@ -318,7 +318,8 @@ describe('lmdb driver', () => {
   })
 
   describe('a disk that is full', () => {
-    // A limit on the size of files fails like a full disk does; it is ignored as a signal so that it is an error.
+    // A limit on the size of files fails like a full disk does; it is ignored as a signal so that it is an
+    // error.
     const limits = "trap '' XFSZ; ulimit -f 6000"
 
     for (const durable of [false, true]) {

@@ -1,6 +1,6 @@
 /**
- * The storage contract as a test suite: a driver is accepted when all of it passes. A driver's test file is one call of
- * {@link storageContract}; what it skips stands there with the reason and is printed.
+ * The storage contract as a test suite: a driver is accepted when all of it passes. A driver's test file is
+ * one call of {@link storageContract}; what it skips stands there with the reason and is printed.
  */
 import { expect } from 'chai'
 import type { Store } from '../../server/storage/contract.ts'

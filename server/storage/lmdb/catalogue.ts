@@ -1,7 +1,8 @@
 /**
- * What collections a store has: each has a number, under which all its rows are, and, for documents, the list of fields that are
- * in the index. A host has its modules times their collections, so they share the few tables instead of having one each:
- * LMDB wants the number of tables in advance and goes through all of them at the start of each transaction.
+ * What collections a store has: each has a number, under which all its rows are, and, for documents, the list
+ * of fields that are in the index. A host has its modules times their collections, so they share the few
+ * tables instead of having one each: LMDB wants the number of tables in advance and goes through all of them
+ * at the start of each transaction.
  */
 import { StoreUnavailable } from '../contract.ts'
 import { decodeDoc, encodeDoc } from './codec.ts'
@@ -18,7 +19,10 @@ export type Kind = (typeof kinds)[number]
 /** One collection as the store has it. */
 export interface Collection {
   readonly number: number
-  /** Fields in the index, by their number there. `ready`: documents from before the field was declared are in it. */
+  /**
+   * Fields in the index, by their number there. `ready`: documents from before the field was declared are in
+   * it.
+   */
   readonly fields: readonly { readonly name: string; readonly ready: boolean }[]
 }
 
@@ -42,7 +46,9 @@ export class Catalogue {
     })
   }
 
-  /** Checks the version of the layout. Throws StoreUnavailable when a later version of the server wrote it. */
+  /**
+   * Checks the version of the layout. Throws StoreUnavailable when a later version of the server wrote it.
+   */
   checkSchema(path: string): void {
     const stored = this.#env.read(() => number(this.#env.tables.meta.get(schemaKey)))
     if (stored > schema) {
@@ -61,8 +67,8 @@ export class Catalogue {
   }
 
   /**
-   * A collection, or undefined while nothing was ever written to it; within a read or a write. Its number never changes;
-   * within a read, fields that another process declared may be missing.
+   * A collection, or undefined while nothing was ever written to it; within a read or a write. Its number
+   * never changes; within a read, fields that another process declared may be missing.
    */
   find(place: string): Collection | undefined {
     const known = this.#known.get(place)

@@ -1,6 +1,7 @@
 /**
- * Documents as bytes: CBOR (RFC 8949), as far as documents need it: null, booleans, numbers, text, lists, maps with text
- * keys, and bytes. Lengths may be written longer than needed (RFC 8949 §3 allows it), so text is encoded in one pass.
+ * Documents as bytes: CBOR (RFC 8949), as far as documents need it: null, booleans, numbers, text, lists,
+ * maps with text keys, and bytes. Lengths may be written longer than needed (RFC 8949 §3 allows it), so text
+ * is encoded in one pass.
  */
 import type { Doc, Json } from '../contract.ts'
 import { checkDocBytes, checkFieldName, checkObject, maxDepth, setField } from '../limits.ts'
@@ -13,8 +14,8 @@ let out = Buffer.allocUnsafeSlow(64 * 1024)
 let end = 0
 
 /**
- * The bytes of a document, in a buffer of their own, after `front` bytes left for the caller. Throws TypeError for what
- * is not a document and DocTooLarge for too much of it, as `limits.ts` says.
+ * The bytes of a document, in a buffer of their own, after `front` bytes left for the caller. Throws
+ * TypeError for what is not a document and DocTooLarge for too much of it, as `limits.ts` says.
  */
 export function encodeDoc(doc: Doc, front: number): Buffer {
   end = front
@@ -71,7 +72,8 @@ function writeName(name: string): void {
 
 function writeText(text: string): void {
   if (!text.isWellFormed()) throw new TypeError('text in a document is not well-formed Unicode')
-  // A UTF-16 unit is at most three bytes: the head is as long as that may need, so that the text is written only once.
+  // A UTF-16 unit is at most three bytes: the head is as long as that may need, so that the text is written
+  // only once.
   const most = text.length * 3
   if (most > two32 - 1) checkDocBytes(most)
   room(most + 5)
@@ -142,7 +144,10 @@ function writeValue(value: Json, depth: number): void {
 let src: Buffer = out
 let at = 0
 
-/** The document whose bytes start at `from`; shares no memory with them. Throws Error when they are not a document. */
+/**
+ * The document whose bytes start at `from`; shares no memory with them. Throws Error when they are not a
+ * document.
+ */
 export function decodeDoc<T extends Doc>(bytes: Buffer, from: number): T {
   src = bytes
   at = from

@@ -40,7 +40,10 @@ export class LmdbDocs<T extends Doc> implements Docs<T> {
     this.#place = place(host, module, 'docs', name)
   }
 
-  /** Adds a field to the index; documents that are there already are added before the next `find` gives anything. */
+  /**
+   * Adds a field to the index; documents that are there already are added before the next `find` gives
+   * anything.
+   */
   declare(field: string): void {
     checkName('index field', field)
     if (this.#fields.includes(field)) return
@@ -225,8 +228,8 @@ export class LmdbDocs<T extends Doc> implements Docs<T> {
     return this.#indexed
   }
 
-  // Documents from before a field was declared. Each step may be repeated: a crash in between, or another process doing
-  // the same, does no harm.
+  // Documents from before a field was declared. Each step may be repeated: a crash in between, or another
+  // process doing the same, does no harm.
   async #buildIndex(): Promise<void> {
     let last: Buffer | undefined
     const fields = [...this.#fields]
@@ -301,7 +304,8 @@ function check(owner: string, key: string): void {
   checkKey(key)
 }
 
-// The value of a row is one byte for its form, then for a key that is cut its length and the whole of it, then the document.
+// The value of a row is one byte for its form, then for a key that is cut its length and the whole of it,
+// then the document.
 const plain = 1
 const named = 2
 

@@ -1,7 +1,8 @@
 /**
- * Entries of archives as bytes, and what is kept of an archive as a whole. Entries are numbered in the order in which they
- * were appended; their times usually grow with the numbers, and `high` makes use of that. An entry whose time does
- * not fit (imported later, or by a wrong clock) is a stray: it does not raise `high` and is in an index by time of its own.
+ * Entries of archives as bytes, and what is kept of an archive as a whole. Entries are numbered in the order
+ * in which they were appended; their times usually grow with the numbers, and `high` makes use of that. An
+ * entry whose time does not fit (imported later, or by a wrong clock) is a stray: it does not raise `high`
+ * and is in an index by time of its own.
  */
 import type { Doc } from '../contract.ts'
 import { decodeDoc, encodeDoc } from './codec.ts'
@@ -25,7 +26,9 @@ export interface Head {
 /** An entry without its document. */
 export interface Line {
   readonly at: number
-  /** Highest time of this entry and those before it that are no strays, milliseconds; grows with the numbers. */
+  /**
+   * Highest time of this entry and those before it that are no strays, milliseconds; grows with the numbers.
+   */
   readonly high: number
   readonly stray: boolean
   readonly with: string
@@ -42,7 +45,10 @@ export function isStray(head: Head, atMs: number, nowMs: number): boolean {
   return atMs < head.high || atMs > nowMs + futureMs
 }
 
-/** The numbers of archives. In a transaction those of one archive are read and stored once, however many entries it gets. */
+/**
+ * The numbers of archives. In a transaction those of one archive are read and stored once, however many
+ * entries it gets.
+ */
 export class Heads {
   readonly #env: Env
   readonly #changed = new Map<string, { readonly key: Buffer; readonly head: Head }>()

@@ -1,9 +1,10 @@
 /**
- * The LMDB environment of a store: its tables, reads of the latest state, and writes in groups. All writes wait in one queue;
- * a transaction takes everything that is there when it begins, so the busier the store, the larger the groups. LMDB
- * commits and flushes on threads of its own (`overlappingSync`): a group is acknowledged when it is committed, that is
- * safe against a crash of the process; with `durable` when it is flushed, safe against loss of power. Without `durable` loss of
- * power undoes the last transactions, it does not harm the others.
+ * The LMDB environment of a store: its tables, reads of the latest state, and writes in groups. All writes
+ * wait in one queue; a transaction takes everything that is there when it begins, so the busier the store,
+ * the larger the groups. LMDB commits and flushes on threads of its own (`overlappingSync`): a group is
+ * acknowledged when it is committed, that is safe against a crash of the process; with `durable` when it is
+ * flushed, safe against loss of power. Without `durable` loss of power undoes the last transactions, it does
+ * not harm the others.
  */
 import { open } from 'lmdb'
 import type { Database, RangeOptions, RootDatabase } from 'lmdb'
@@ -25,7 +26,10 @@ export interface EnvOptions {
 export interface Table {
   get(key: Buffer): Buffer | undefined
   has(key: Buffer): boolean
-  /** Rows with `start <= key < end`, at most `limit`, in order of the keys or backwards. `visit` returns false to stop. */
+  /**
+   * Rows with `start <= key < end`, at most `limit`, in order of the keys or backwards. `visit` returns false
+   * to stop.
+   */
   range(q: Range, visit: (key: Buffer, value: Buffer) => boolean | void): void
   /** Keys alone, faster. */
   keys(q: Range): Buffer[]
@@ -65,12 +69,14 @@ const tables = ['meta', 'docs', 'index', 'heads', 'log', 'aux', 'numbers'] as co
 /** Names of the tables. */
 export type TableName = (typeof tables)[number]
 
-// A group blocks the event loop while it is built: some milliseconds.
 const maxGroup = 1000
+// A group blocks the event loop while it is built.
+const maxGroupMs = 10
 const maxGroupBytes = 16 * 1024 * 1024
 const maxWaiting = 100_000
 const maxWaitingBytes = 256 * 1024 * 1024
-// Each transaction that is being flushed holds a thread of the pool that DNS, files and password hashes need too.
+// Each transaction that is being flushed holds a thread of the pool that DNS, files and password hashes need
+// too.
 const maxUnflushed = 2
 const hangs = 'the store does not answer: is the disk full, or is it failing?'
 // As bytes, and without a copy: an encoding of 'binary' would copy what is read.
@@ -85,7 +91,7 @@ export class Env {
   readonly #root: RootDatabase<Buffer, Buffer>
   readonly #durable: boolean
   readonly #patienceMs: number
-  #queue: Waiting[] = []
+  readonly #queue: Waiting[] = []
   #queuedBytes = 0
   #busy = false
   #unflushed = 0
@@ -140,18 +146,22 @@ export class Env {
     this.#watchers.push(watcher)
   }
 
-  /** What `fn` reads, from the latest committed state; `fn` must not wait. Throws StoreUnavailable when closed. */
+  /**
+   * What `fn` reads, from the latest committed state; `fn` must not wait. Throws StoreUnavailable when
+   * closed.
+   */
   read<T>(fn: () => T): T {
     this.#check()
-    // Not the snapshot of earlier in this turn of the event loop: another process may have written, and told us so.
+    // Not the snapshot of earlier in this turn of the event loop: another process may have written, and told
+    // us so.
     if (!this.#writing) this.#root.resetReadTxn()
     return fn()
   }
 
   /**
-   * Runs `fn` in the next transaction, after all that were given before; resolves to its result when that is safe. `fn`
-   * may run later, must not wait, and does all that can fail before its first put or remove. `bytes`: about
-   * how much it writes. Rejects with what `fn` throws, or StoreUnavailable.
+   * Runs `fn` in the next transaction, after all that were given before; resolves to its result when that is
+   * safe. `fn` may run later, must not wait, and does all that can fail before its first put or remove.
+   * `bytes`: about how much it writes. Rejects with what `fn` throws, or StoreUnavailable.
    */
   write<T>(fn: () => T, bytes: number): Promise<T> {
     return new Promise<T>((resolve, reject) => {
@@ -182,7 +192,8 @@ export class Env {
     this.#state = 'closed'
     // What hangs in LMDB would hang the close as well.
     if (this.#stalled) return
-    // lmdb-js waits for the last flush, which does not come after a commit that failed; an empty commit brings one.
+    // lmdb-js waits for the last flush, which does not come after a commit that failed; an empty commit
+    // brings one.
     if (this.#failed) await this.#root.transaction(() => undefined)
     await this.#root.close()
   }
@@ -197,10 +208,9 @@ export class Env {
     this.#busy = true
     this.#unflushed += 1
     this.#since = Date.now()
-    let group: readonly Waiting[] = []
+    const group: Waiting[] = []
     let results: readonly (() => void)[] = []
     const committed = this.#root.transaction(() => {
-      group = this.#take()
       this.#inFlight.add(group)
       results = this.#run(group)
     })
@@ -213,7 +223,8 @@ export class Env {
       if (this.#durable) this.#inFlight.delete(group)
       this.#progress()
     }
-    void this.#root.flushed.then(flushed)
+    // Where LMDB does not flush on its own, this is the commit, whose failure is handled below.
+    void this.#root.flushed.then(flushed, () => undefined)
     committed.then(
       () => {
         this.#busy = false
@@ -243,33 +254,28 @@ export class Env {
     if (idle && (!this.#durable || this.#unflushed === 0)) this.#drained()
   }
 
-  #take(): readonly Waiting[] {
+  /**
+   * Runs what waits, as far as a group goes, and moves it into `group`; the results are for when it is safe.
+   */
+  #run(group: Waiting[]): readonly (() => void)[] {
+    const results: (() => void)[] = []
+    const until = performance.now() + maxGroupMs
     let bytes = 0
-    let count = 0
-    while (count < this.#queue.length && count < maxGroup && bytes < maxGroupBytes) {
-      bytes += this.#queue[count]?.bytes ?? 0
-      count += 1
-    }
-    this.#queuedBytes -= bytes
-    return this.#queue.splice(0, count)
-  }
-
-  #run(group: readonly Waiting[]): readonly (() => void)[] {
     this.#writing = true
     try {
       for (const { begin } of this.#watchers) begin()
-      const results = group.map(({ run, resolve, reject }) => {
-        try {
-          const value = run()
-          return () => resolve(value)
-        } catch (error) {
-          return () => reject(error)
-        }
-      })
+      for (const waiting of this.#queue) {
+        group.push(waiting)
+        results.push(outcome(waiting))
+        bytes += waiting.bytes
+        if (group.length === maxGroup || bytes >= maxGroupBytes || performance.now() > until) break
+      }
       for (const { end } of this.#watchers) end()
       return results
     } finally {
       this.#writing = false
+      this.#queuedBytes -= bytes
+      this.#queue.splice(0, group.length)
     }
   }
 
@@ -324,6 +330,16 @@ function view(bytes: Buffer | undefined): Buffer | undefined {
 
 function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}
+
+/** Runs one of a group; what is to be called when it is safe. */
+function outcome({ run, resolve, reject }: Waiting): () => void {
+  try {
+    const value = run()
+    return () => resolve(value)
+  } catch (error) {
+    return () => reject(error)
+  }
 }
 
 function unwritten(error: unknown): Error {

@@ -1,6 +1,7 @@
 /**
- * What can be seen of the data file before LMDB opens it: LMDB ends the process without a word (SIGSEGV, SIGBUS) when the file is not
- * one of its own or was cut off. Reads the two meta pages (mdb.c, MDB_meta), changes nothing, does not check more.
+ * What can be seen of the data file before LMDB opens it: LMDB ends the process without a word (SIGSEGV,
+ * SIGBUS) when the file is not one of its own or was cut off. Reads the two meta pages (mdb.c, MDB_meta),
+ * changes nothing, does not check more.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { endianness } from 'node:os'
@@ -13,7 +14,10 @@ const lastPageAt = 144
 const transactionAt = 152
 const metaBytes = 160
 
-/** Why a data file cannot be opened, as the end of a sentence; undefined when it looks right, or is empty or missing. */
+/**
+ * Why a data file cannot be opened, as the end of a sentence; undefined when it looks right, or is empty or
+ * missing.
+ */
 export function flaw(path: string): string | undefined {
   // Files are in the byte order of the machine; others than these are rare and go unchecked.
   if (endianness() !== 'LE') return undefined

@@ -1,6 +1,7 @@
 /**
- * Keys of the tables. LMDB takes keys up to 1,978 bytes here; what may be longer ends in a SHA-256 of the whole and the whole
- * is in the value. Numbers are big-endian, so the order of the bytes is the order of the numbers; text is UTF-8.
+ * Keys of the tables. LMDB takes keys up to 1,978 bytes here; what may be longer ends in a SHA-256 of the
+ * whole and the whole is in the value. Numbers are big-endian, so the order of the bytes is the order of the
+ * numbers; text is UTF-8.
  *
  *     docs    collection(4) owner-length(2) owner key...        document
  *     index   collection(4) field(2) value... place in docs     nothing, or the place in docs
@@ -86,7 +87,10 @@ export function keyOf(key: Buffer): string {
   return key.toString('utf8', 6 + key.readUInt16BE(4))
 }
 
-/** Text of any length as a part of a key with others after it: different texts give different parts, none starts with another. */
+/**
+ * Text of any length as a part of a key with others after it: different texts give different parts, none
+ * starts with another.
+ */
 function part(text: string): Buffer {
   const length = Buffer.byteLength(text)
   if (length > maxInline) return Buffer.concat([Buffer.from([maxInline + 1]), digest(text)])

@@ -1,8 +1,9 @@
 /**
- * Pages of an archive. The cost of a page does not grow with the archive: entries are read from where the page starts; by a
- * correspondent from the rows that are sorted by it; between two times from where the growing times say, plus the
- * strays (entries.ts). Only a search of text, and a filter that little passes, read on and on; they do so in steps
- * between which others have their turn, and hold no snapshot of the store meanwhile.
+ * Pages of an archive. The cost of a page does not grow with the archive: entries are read from where the
+ * page starts; by a correspondent from the rows that are sorted by it; between two times from where the
+ * growing times say, plus the strays (entries.ts). Only a search of text, and a filter that little passes,
+ * read on and on; they do so in steps between which others have their turn, and hold no snapshot of the store
+ * meanwhile.
  */
 import { setImmediate as turn } from 'node:timers/promises'
 import { UnknownEntry } from '../contract.ts'
@@ -241,7 +242,10 @@ class Reader<T extends Doc> {
     return keys.map((key) => numberOf(key)).sort((a, b) => a - b)
   }
 
-  /** The number from which on `high` of all entries passes `test`, which it does not before: a search by halves. */
+  /**
+   * The number from which on `high` of all entries passes `test`, which it does not before: a search by
+   * halves.
+   */
   #firstHigh(test: (high: number) => boolean): number {
     const { last, high } = this.#head
     const first = this.#first()

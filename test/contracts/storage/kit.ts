@@ -1,10 +1,16 @@
-/** What the groups of the storage suite share: the fixture a driver gives, registration with skips, small helpers. */
+/**
+ * What the groups of the storage suite share: the fixture a driver gives, registration with skips, small
+ * helpers.
+ */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import type { Archive, Doc, Entry, Page, Query, Storage, Store } from '../../../server/storage/contract.ts'
 
-/** One place where a driver keeps data, with a store open on it; disposing closes the store and deletes the data. */
+/**
+ * One place where a driver keeps data, with a store open on it; disposing closes the store and deletes the
+ * data.
+ */
 export interface Fixture extends AsyncDisposable {
   /** The open store; another one after `reopen`. */
   readonly store: Store
@@ -51,8 +57,8 @@ export interface Child {
 }
 
 /**
- * Starts {@link Child} for a driver. `limits` is shell that runs first, in the same process, such as `ulimit`; what the
- * libraries then print about it is left out.
+ * Starts {@link Child} for a driver. `limits` is shell that runs first, in the same process, such as
+ * `ulimit`; what the libraries then print about it is left out.
  */
 export async function startChild(driver: string, location: string, limits?: string): Promise<Child> {
   const script = fileURLToPath(new URL('../storage-child.ts', import.meta.url))
@@ -120,7 +126,9 @@ export function range(count: number): number[] {
   return Array.from({ length: count }, (_, i) => i)
 }
 
-/** All entries of an archive in order, read page by page; also checks that each page is as long as it says. */
+/**
+ * All entries of an archive in order, read page by page; also checks that each page is as long as it says.
+ */
 export async function readAll<T extends Doc>(
   archive: Archive<T>,
   owner: string,

@@ -1,4 +1,7 @@
-/** Pages of an archive: every filter, all pairs of filters, both directions, compared with a plain filter of a list. */
+/**
+ * Pages of an archive: every filter, all pairs of filters, both directions, compared with a plain filter of a
+ * list.
+ */
 import { expect } from 'chai'
 import { UnknownEntry } from '../../../server/storage/contract.ts'
 import type { Archive, Entry, Query } from '../../../server/storage/contract.ts'

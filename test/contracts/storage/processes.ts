@@ -1,4 +1,7 @@
-/** Several processes on the same data: each sees what the other was told is done, nothing acknowledged is lost. */
+/**
+ * Several processes on the same data: each sees what the other was told is done, nothing acknowledged is
+ * lost.
+ */
 import { expect } from 'chai'
 import { collect, range, readAll } from './kit.ts'
 import type { Test } from './kit.ts'
@@ -136,7 +139,8 @@ export function processesGroup(test: Test): void {
     const fixture = await fresh()
     for (const round of range(3)) {
       const other = await child(fixture)
-      // In one round nobody else has the place open, so whoever opens it next finds it as the process left it.
+      // In one round nobody else has the place open, so whoever opens it next finds it as the process left
+      // it.
       const alone = round === 1
       if (alone) await fixture.store.close()
       const acknowledged: { readonly n: number; readonly id: string }[] = []

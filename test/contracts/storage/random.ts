@@ -1,7 +1,7 @@
 /**
- * Random sequences of commands, run on a driver and on the memory driver: every answer must be the same. Ids, tokens and
- * counters are compared by what they mean, not by their value. HERMOD_TEST_RUNS sets the number of sequences (1,000),
- * HERMOD_TEST_SEED repeats one run; both are in the message of a failure.
+ * Random sequences of commands, run on a driver and on the memory driver: every answer must be the same. Ids,
+ * tokens and counters are compared by what they mean, not by their value. HERMOD_TEST_RUNS sets the number of
+ * sequences (1,000), HERMOD_TEST_SEED repeats one run; both are in the message of a failure.
  */
 import { expect } from 'chai'
 import fc from 'fast-check'
@@ -323,7 +323,8 @@ class Player {
     }
   }
 
-  // Ids are unique per owner only, so an id of another owner could be one of this owner's: never ask for those.
+  // Ids are unique per owner only, so an id of another owner could be one of this owner's: never ask for
+  // those.
   #id(o: string, place: number): string {
     const one = this.#ids[place]
     return one?.owner === o ? one.id : 'never'
