@@ -2,6 +2,9 @@
  * The driver for MongoDB (standalone, replica set, sharded) and servers that speak its protocol. Several processes may use
  * one database: together they are one store. How documents lie there: `mongodb/docs.ts`, `mongodb/archive-rows.ts`,
  * `mongodb/numbers.ts`, names and keys in `mongodb/keys.ts`.
+ *
+ * In a sharded cluster each collection stays whole on one shard, as it does unless told otherwise: archives need two unique
+ * keys, and MongoDB keeps only one unique across shards. Servers must change a document in one step; FerretDB 1 does not.
  */
 import type { Archive, Counter, Doc, Docs, Lease, Storage, Store } from './contract.ts'
 import { checkName, checkOwner } from './limits.ts'

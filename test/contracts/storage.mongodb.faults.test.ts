@@ -12,7 +12,7 @@ import { startMongo, startTimeoutMs } from '../helpers/mongodb.ts'
 import type { MongoServer } from '../helpers/mongodb.ts'
 import { startTcpProxy } from '../helpers/tcp-proxy.ts'
 import type { TcpProxy } from '../helpers/tcp-proxy.ts'
-import { failure, range, readAll } from './storage/kit.ts'
+import { collect, failure, range, readAll } from './storage/kit.ts'
 
 type Numbered = { readonly n: number }
 
@@ -57,7 +57,7 @@ describe('mongodb driver and failures', function () {
     let seen = false
     let left = times
     proxy.onRequest = (bytes) => {
-      // The name of the command is the first field of the first section: RFC of the protocol, OP_MSG.
+      // The name of the command is the first field of the first section of a message.
       if (left === 0 || bytes.subarray(26, 26 + command.length + 1).toString('latin1') !== `${command}\0`)
         return true
       if (when === 'request') {
@@ -267,6 +267,23 @@ describe('mongodb driver and failures', function () {
     const entry = { at, with: '', doc: { n: 1 }, dedupe: 'd' }
     const { id } = await archive.append('o', entry)
     expect(await archive.append('o', entry)).to.deep.equal({ id, duplicate: true })
+  })
+
+  it('a way that freezes while an index is made: what needs it rejects within the limit', async () => {
+    proxy.freeze(true)
+    const docs = store.open('h', 'frozen').docs<{ readonly f: string }>('d', { index: ['f'] })
+    const archive = store.open('h', 'frozen').archive<Numbered>('a')
+    const started = performance.now()
+    const errors = await Promise.all([
+      failure(() => collect(docs.find('f', 'x'))),
+      failure(() => archive.append('o', { at, with: '', doc: { n: 0 } })),
+      failure(() => archive.page('o', { from: 'first', limit: 1 })),
+    ])
+    expect(performance.now() - started).to.be.lessThan(2 * limitMs + slackMs)
+    for (const error of errors) expect(error).to.be.instanceOf(StoreUnavailable)
+    proxy.freeze(false)
+    expect((await archive.append('o', { at, with: '', doc: { n: 1 } })).duplicate).to.equal(false)
+    expect(await collect(docs.find('f', 'x'))).to.deep.equal([])
   })
 
   it('kill -9 and restart in the middle of writes: what was acknowledged is there exactly once', async () => {

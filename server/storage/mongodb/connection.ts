@@ -146,8 +146,15 @@ export class Connection {
     return write
   }
 
-  /** Makes an index unless it is there; the first caller does it, a failure is tried again by the next. */
-  index(collection: string, spec: IndexSpecification, opts: { readonly unique?: true } = {}): Promise<void> {
+  /**
+   * Makes an index unless it is there; the first caller does it, a failure is tried again by the next. Rejects with
+   * {@link StoreUnavailable} when it is not there within the time limit; it is made all the same.
+   */
+  async index(
+    collection: string,
+    spec: IndexSpecification,
+    opts: { readonly unique?: true } = {},
+  ): Promise<void> {
     const id = `${collection} ${JSON.stringify(spec)}`
     let made = this.#indexes.get(id)
     if (made === undefined) {
@@ -157,7 +164,24 @@ export class Connection {
       this.#indexes.set(id, made)
       made.catch(() => this.#indexes.delete(id))
     }
-    return made
+    const cancel = new AbortController()
+    try {
+      await Promise.race([made, this.#late(collection, cancel.signal)])
+    } finally {
+      cancel.abort()
+    }
+  }
+
+  async #late(collection: string, signal: AbortSignal): Promise<void> {
+    try {
+      await delay(this.timeoutMs, undefined, { signal })
+    } catch {
+      // Cancelled: the index is there, and nobody looks at this any more.
+      return
+    }
+    throw new StoreUnavailable(
+      `the database has not made an index of ${collection} within ${this.timeoutMs} ms`,
+    )
   }
 
   /** Milliseconds since the epoch by the clock that all nodes share. */
