@@ -1,5 +1,6 @@
 /** IP addresses of peers: one spelling for each, and sets of networks. No names, no look-ups. */
 import { BlockList, isIP } from 'node:net'
+import { OperatorError } from './operator-error.ts'
 
 /** The address in one spelling: IPv4 mapped into IPv6 becomes IPv4, a zone is cut off. '' when there is none. */
 export function plainAddress(address: string | undefined): string {
@@ -34,7 +35,7 @@ export class AddressSet {
     const bits =
       slash < 0 ? widest : /^\d{1,3}$/.test(entry.slice(slash + 1)) ? Number(entry.slice(slash + 1)) : -1
     if (version === 0 || bits < 0 || bits > widest)
-      throw new Error(`"${entry}" is neither an IP address nor a network such as 10.0.0.0/8`)
+      throw new OperatorError(`"${entry}" is neither an IP address nor a network such as 10.0.0.0/8`)
     this.#list.addSubnet(address, bits, type)
   }
 

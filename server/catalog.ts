@@ -1,4 +1,5 @@
 /** Finds the modules: each file of `modules/`, each folder of it with an `index.ts`, by its default export. */
+import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { join } from 'node:path'
@@ -12,7 +13,7 @@ export async function findModules(folder: string = FOLDER): Promise<ReadonlyMap<
   const entries = await readdir(folder, { withFileTypes: true })
   for (const entry of entries.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
     const file = entry.isDirectory() ? join(entry.name, 'index.ts') : entry.name
-    if (!file.endsWith('.ts')) continue
+    if (!file.endsWith('.ts') || !existsSync(join(folder, file))) continue
     const name = entry.isDirectory() ? entry.name : entry.name.slice(0, -'.ts'.length)
     const imported: { readonly default?: unknown } = await import(pathToFileURL(join(folder, file)).href)
     const def = imported.default

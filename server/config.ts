@@ -6,7 +6,7 @@
 import { readFile } from 'node:fs/promises'
 import { LineCounter, parseDocument } from 'yaml'
 import type { core } from 'zod'
-import { type AnyModule, ConfigError } from './loader.ts'
+import { type AnyModule, ConfigError, orderModules } from './loader.ts'
 import { c } from './schema.ts'
 import { tryJid } from './xmpp/jid.ts'
 
@@ -237,7 +237,7 @@ export function parseConfigText(text: string, modules: ReadonlyMap<string, AnyMo
       document.errors.map((e) => ({
         line: lineAt(e.pos[0]),
         option: 'syntax',
-        message: e.message.split('\n')[0] ?? '',
+        message: (e.message.split('\n')[0] ?? '').replace(/ at line \d+, column \d+:$/, ''),
       })),
     )
   const lineOf = (path: readonly PropertyKey[]): number | undefined => {
@@ -310,6 +310,16 @@ function checkConfig(
     key: own?.key,
   }))
   const serverModules = options([], {})
+  const needs = (enabled: ReadonlyMap<string, unknown>, scope: 'host' | 'server'): void => {
+    try {
+      orderModules([...modules.values()].filter((m) => enabled.has(m.name) && (m.scope ?? 'host') === scope))
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      problems.push({ line: lineOf(['modules']), option: 'modules', message: error.message })
+    }
+  }
+  for (const host of list) needs(host.modules, 'host')
+  needs(serverModules, 'server')
   if (problems.length > 0) throw new ConfigProblems(file, unique(problems))
   return { ...rest, hosts: list, serverModules }
 }

@@ -6,6 +6,7 @@ import { mkdir, rm } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
 import { dirname } from 'node:path'
 import type { Log } from './module.ts'
+import { OperatorError } from './operator-error.ts'
 
 /** What is asked. Unknown commands are refused. */
 export interface ControlRequest {
@@ -26,7 +27,7 @@ export async function serveControl(
   answer: (request: ControlRequest) => Promise<ControlAnswer>,
   log: Log,
 ): Promise<AsyncDisposable> {
-  if (await isServed(path)) throw new Error(`another server runs on ${dirname(path)}`)
+  if (await isServed(path)) throw new OperatorError(`another server runs on ${dirname(path)}`)
   await mkdir(dirname(path), { recursive: true })
   await rm(path, { force: true })
   const sockets = new Set<Socket>()
@@ -38,7 +39,7 @@ export async function serveControl(
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) =>
-      reject(new Error(`cannot make the control socket ${path}: ${cause.message}`, { cause })),
+      reject(new OperatorError(`cannot make the control socket ${path}: ${cause.message}`, { cause })),
     )
     // Ours alone from its first moment on: the name is bound within this call.
     const mask = process.umask(0o177)
@@ -124,7 +125,7 @@ export async function askServer(path: string, request: ControlRequest): Promise<
     socket.write(`${JSON.stringify(request)}\n`)
     return parseAnswer(await readLine(socket, MAX_ANSWER_CHARS))
   } catch (cause) {
-    throw new Error('the running server gave no answer', { cause })
+    throw new OperatorError('the running server gave no answer', { cause })
   } finally {
     socket.destroy()
   }

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import * as z from 'zod'
 import { configSchema, DEFAULT_MODULES } from './config.ts'
 import type { AnyModule } from './loader.ts'
+import { OperatorError } from './operator-error.ts'
 
 const root = new URL('../', import.meta.url)
 
@@ -65,7 +66,7 @@ async function withSection(folder: URL, name: string, mark: string, text: string
   const old = (await readText(folder, name)) || `${begin}\n${end}\n`
   const from = old.indexOf(begin)
   const to = old.indexOf(end)
-  if (from < 0 || to < from) throw new Error(`${name} has no section ${mark}`)
+  if (from < 0 || to < from) throw new OperatorError(`${name} has no section ${mark}`)
   return `${old.slice(0, from + begin.length)}\n\n${text}\n${old.slice(to)}`
 }
 

@@ -2,6 +2,7 @@
 import { isIP, isIPv6 } from 'node:net'
 import { comparableHost } from './http-peer.ts'
 import type { Link } from './http-routes.ts'
+import { OperatorError } from './operator-error.ts'
 
 /** Base URLs by host. */
 export type PublicUrls = Readonly<Record<string, readonly string[]>>
@@ -21,7 +22,7 @@ export function hostNames(hosts: readonly string[], publicUrls: PublicUrls): Hos
   for (const host of hosts) names.set(comparableHost(host), host)
   for (const [host, urls] of Object.entries(publicUrls)) {
     if (!hosts.includes(host))
-      throw new Error(`there are public URLs for ${host}, which is no host of this server`)
+      throw new OperatorError(`there are public URLs for ${host}, which is no host of this server`)
     for (const url of urls) {
       const name = comparableHost(parsed(url).hostname)
       if (!names.has(name)) names.set(name, host)
@@ -35,7 +36,7 @@ export function hostNames(hosts: readonly string[], publicUrls: PublicUrls): Hos
 function parsed(text: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url === undefined || !/^https?:$/.test(url.protocol))
-    throw new Error(`the public URL "${text}" is not a URL such as https://example.org`)
+    throw new OperatorError(`the public URL "${text}" is not a URL such as https://example.org`)
   return url
 }
 

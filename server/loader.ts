@@ -4,6 +4,7 @@
  */
 import { makeContext, type ContextEnv } from './context.ts'
 import type { Lifecycle, ModuleDef, Schema } from './module.ts'
+import { OperatorError } from './operator-error.ts'
 
 /** A module whose configuration type does not matter here: any ModuleDef is one. */
 export interface AnyModule extends Omit<ModuleDef<never>, 'config'> {
@@ -19,7 +20,7 @@ interface Loaded {
 }
 
 /** A mistake in the set of modules or their options, for the operator. */
-export class ConfigError extends Error {
+export class ConfigError extends OperatorError {
   override readonly name = 'ConfigError'
 }
 

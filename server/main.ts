@@ -4,12 +4,14 @@ import { existsSync } from 'node:fs'
 import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
 import { Command, CommanderError } from 'commander'
+import manifest from '../package.json' with { type: 'json' }
 import { runAccountCommand } from './account-commands.ts'
 import { findModules } from './catalog.ts'
 import { type Config, loadConfig } from './config.ts'
 import { askServer, type ControlAnswer, type ControlRequest } from './control.ts'
 import { ConfigError } from './loader.ts'
 import type { Log } from './module.ts'
+import { OperatorError } from './operator-error.ts'
 import { controlPath, type RunningServer, startServer } from './server.ts'
 import { StoreUnavailable } from './storage/contract.ts'
 import { makeLog, makeLogger } from './telemetry.ts'
@@ -26,6 +28,7 @@ interface Options {
 
 const program = new Command('hermod')
   .description('Hermod, an XMPP server')
+  .version(manifest.version)
   .option(
     '-c, --config <file>',
     `configuration file (default: $HERMOD_CONFIG, ${DEFAULT_FILE} if it exists, else built in)`,
@@ -104,7 +107,7 @@ program
   })
 
 /** Something the user can put right. */
-class UserError extends Error {}
+class UserError extends OperatorError {}
 
 const quiet: Log = {
   debug: () => undefined,
@@ -221,8 +224,7 @@ function fail(error: unknown): void {
 
 /** Errors whose message is for the user; others are bugs and show where they come from. */
 function expected(error: unknown): boolean {
-  if (error instanceof UserError || error instanceof ConfigError || error instanceof StoreUnavailable)
-    return true
+  if (error instanceof OperatorError || error instanceof StoreUnavailable) return true
   return error instanceof Error && error.cause instanceof Error // the core has said it in a sentence of its own
 }
 

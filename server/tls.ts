@@ -1,5 +1,5 @@
 /**
- * Certificates: which one a connection gets (by SNI, RFC 6066 §3, and by the domain of the stream header, RFC 6120 §5.4.3.1),
+ * Certificates: which one a connection gets (by SNI, RFC 6066 §3; with STARTTLS by the stream header, RFC 6120 §5.4.3.1),
  * how TLS is set up (RFC 7590, RFC 9325), and how certificates are replaced while the server runs.
  *
  * Does not fetch certificates, does not staple OCSP responses.
@@ -12,6 +12,7 @@ import type { SecureContext, TLSSocketOptions } from 'node:tls'
 import { createSecureContext } from 'node:tls'
 import { domainToASCII } from 'node:url'
 import type { Log } from './module.ts'
+import { OperatorError } from './operator-error.ts'
 
 /** A certificate (PEM, with the chain behind it) and its key (PEM) as files. */
 export interface CertificateSource {
@@ -117,7 +118,7 @@ export class Tls {
     for (const next of loaded) {
       const old = this.#byHost.get(next.host)
       if (old !== undefined && this.#isOver(next.leaf) && !this.#isOver(old.leaf))
-        throw new Error(
+        throw new OperatorError(
           `the new certificate for ${next.host} has expired on ${next.leaf.validTo}; the old one stays`,
         )
     }
@@ -148,7 +149,11 @@ export class Tls {
     const options: TlsOptions = {
       isServer: true,
       secureContext,
-      SNICallback: (name, done) => done(null, this.#find(name)),
+      // RFC 6120 §5.4.3.1 rule 4: after STARTTLS the stream header has said which certificate. SNI would say it again, and
+      // asking for it makes handshakes slower.
+      ...(purpose === 'c2s' || this.#loaded.length === 1
+        ? {}
+        : { SNICallback: (name, done) => done(null, this.#find(name)) }),
       // RFC 6120 §5.4.3.1 rule 3. Not over HTTPS, where browsers would ask their users.
       requestCert: this.#clientCa !== undefined && purpose !== 'https',
       rejectUnauthorized: false,
@@ -263,7 +268,7 @@ export class Tls {
     for (const host of missing) {
       if (loaded.some((item) => covers(item.leaf, host))) continue
       const files = `${join(folder, `${host}.crt`)} and ${host}.key`
-      throw new Error(
+      throw new OperatorError(
         `there is no certificate for ${host}: put it into ${files}, or name its files in the configuration`,
       )
     }
@@ -302,7 +307,7 @@ export class Tls {
 }
 
 function checked(host: string): string {
-  if (/[/\\\0]|^\.{0,2}$/.test(host)) throw new Error(`"${host}" cannot be the name of a host`)
+  if (/[/\\\0]|^\.{0,2}$/.test(host)) throw new OperatorError(`"${host}" cannot be the name of a host`)
   return host
 }
 
@@ -318,7 +323,7 @@ async function readPair(host: string, files: CertificateSource): Promise<Loaded>
   try {
     leaf = new X509Certificate(cert)
   } catch (cause) {
-    throw new Error(`the certificate for ${host} in ${files.cert} is not a certificate in PEM form`, {
+    throw new OperatorError(`the certificate for ${host} in ${files.cert} is not a certificate in PEM form`, {
       cause,
     })
   }
@@ -326,12 +331,13 @@ async function readPair(host: string, files: CertificateSource): Promise<Loaded>
   try {
     fits = leaf.checkPrivateKey(createPrivateKey(key))
   } catch (cause) {
-    throw new Error(
+    throw new OperatorError(
       `the key for ${host} in ${files.key} is not a private key in PEM form without a password`,
       { cause },
     )
   }
-  if (!fits) throw new Error(`the key in ${files.key} does not belong to the certificate in ${files.cert}`)
+  if (!fits)
+    throw new OperatorError(`the key in ${files.key} does not belong to the certificate in ${files.cert}`)
   return { host, cert, key, leaf }
 }
 
@@ -342,7 +348,7 @@ async function readText(path: string, what: string): Promise<string> {
     const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error'
     const reason =
       code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'permission denied' : code
-    throw new Error(`cannot read the ${what} from ${path}: ${reason}`, { cause })
+    throw new OperatorError(`cannot read the ${what} from ${path}: ${reason}`, { cause })
   }
 }
 
@@ -359,9 +365,12 @@ function checkAuthorities(pem: string, path: string): void {
   try {
     void new X509Certificate(pem)
   } catch (cause) {
-    throw new Error(`the authorities for client certificates in ${path} are not certificates in PEM form`, {
-      cause,
-    })
+    throw new OperatorError(
+      `the authorities for client certificates in ${path} are not certificates in PEM form`,
+      {
+        cause,
+      },
+    )
   }
 }
 

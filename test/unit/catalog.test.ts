@@ -28,6 +28,7 @@ describe('catalog', () => {
       'modules/ant/index.ts': `import './part.ts'\n${module('ant')}`,
       'modules/ant/part.ts': 'export const part = 1\n',
       'modules/notes.txt': 'no module',
+      'modules/beginnings/part.ts': 'export const part = 1\n',
     }
     expect(await found(files)).to.deep.equal(['ant', 'zebra'])
   })
