@@ -5,6 +5,7 @@
  */
 import type { Clock } from './clock.ts'
 import type { Log, Transport, TransportSink } from './module.ts'
+import { parsed } from './turns.ts'
 import { type Element, el } from './xmpp/element.ts'
 import { notWellFormed, StreamError } from './xmpp/errors.ts'
 import { NS } from './xmpp/ns.ts'
@@ -127,6 +128,7 @@ export class XmlStream implements TransportSink {
     if (this.#discarding || this.#state === 'closed') return
     this.lastReceivedAt = this.#env.clock.now()
     if (this.#rate !== undefined) this.#spend(chunk.length, this.#rate)
+    parsed(chunk.length)
     this.#guarded(() => {
       if (this.transport.framing === 'frames')
         this.#frame(typeof chunk === 'string' ? chunk : decodeFrame(chunk))

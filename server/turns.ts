@@ -11,18 +11,38 @@ const SLICE_MS = 4
 /** What one job of the queue has before the next one gets its turn, in milliseconds. */
 const SHARE_MS = 1
 
+/** The clock is looked at after stanzas of this weight: it costs as much as a part of a stanza. */
+const CHECK_AT = 8
+/** Input of more bytes in one piece weighs that much by itself. */
+const HEAVY_BYTES = 8192
+
 let until = 0
+let weight = 0
+let over = false
 let planned = false
 let jobs: (() => void)[] = []
 
-/** Whether there is time left in this turn. Where not: `later`. */
-export function free(): boolean {
-  const now = performance.now()
+/**
+ * Whether there is time left in this turn for something of that weight (a message: 1, what may cost more: up to 8). Where not: `later`.
+ */
+export function free(heaviness = CHECK_AT): boolean {
+  if (over) return false
   if (until === 0) {
-    until = now + SLICE_MS
+    until = performance.now() + SLICE_MS
+    weight = heaviness
     plan()
+    return true
   }
-  return now < until
+  weight += heaviness
+  if (weight <= CHECK_AT) return true
+  weight = heaviness
+  over = performance.now() >= until
+  return !over
+}
+
+/** Tells of input that was parsed in this turn. */
+export function parsed(bytes: number): void {
+  if (bytes >= HEAVY_BYTES) weight = CHECK_AT
 }
 
 /** Calls `job` in one of the next turns; it works as long as `free` says so, and comes again if there is more. It must not throw. */
@@ -41,6 +61,7 @@ function serve(): void {
   planned = false
   if (jobs.length > 0) work()
   until = 0 // a new turn begins
+  over = false
   if (jobs.length > 0) plan()
 }
 
@@ -51,6 +72,7 @@ function work(): void {
   let next = 0
   for (let now = end - SLICE_MS; next < waiting.length && now < end; now = performance.now()) {
     until = Math.min(end, now + SHARE_MS)
+    over = false
     waiting[next++]?.()
   }
   if (next < waiting.length) jobs = [...waiting.slice(next), ...jobs]
