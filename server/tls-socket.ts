@@ -38,9 +38,12 @@ export class TlsConnection implements TlsInfo {
     const { socket } = this
     if (!socket.isSessionReused()) return
     // OpenSSL does not choose a certificate when it resumes, so it does not tell which one it was; with TLS 1.2 it does not
-    // tell the SNI either. After STARTTLS the stream has named the host.
-    const unnamed = socket.getProtocol() === 'TLSv1.3' || this.#purpose === 'c2s' ? '' : undefined
-    const name = typeof socket.servername === 'string' ? socket.servername : unnamed
+    // tell the SNI either. After STARTTLS the stream has named the host, and nothing else counts.
+    let name: string | undefined = ''
+    if (this.#purpose !== 'c2s') {
+      if (typeof socket.servername === 'string') name = socket.servername
+      else if (socket.getProtocol() !== 'TLSv1.3') name = undefined
+    }
     this.#resumed = { certificate: this.#tls.certificateFor(name, this.#host) }
   }
 

@@ -149,11 +149,8 @@ export class Tls {
     const options: TlsOptions = {
       isServer: true,
       secureContext,
-      // RFC 6120 §5.4.3.1 rule 4: after STARTTLS the stream header has said which certificate. SNI would say it again, and
-      // asking for it makes handshakes slower.
-      ...(purpose === 'c2s' || this.#loaded.length === 1
-        ? {}
-        : { SNICallback: (name, done) => done(null, this.#find(name)) }),
+      // RFC 6120 §5.4.3.1 rule 4: after STARTTLS the stream header has said which certificate
+      ...(purpose === 'c2s' ? {} : { SNICallback: (name, done) => done(null, this.#find(name)) }),
       // RFC 6120 §5.4.3.1 rule 3. Not over HTTPS, where browsers would ask their users.
       requestCert: this.#clientCa !== undefined && purpose !== 'https',
       rejectUnauthorized: false,

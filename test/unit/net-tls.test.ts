@@ -1,4 +1,5 @@
 /** server/net.ts over real sockets: STARTTLS and direct TLS. */
+import { createHash } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { expect } from 'chai'
 import { HandClock, listening } from '../helpers/listening.ts'
@@ -35,11 +36,12 @@ describe('net with TLS', () => {
       expect(sink.events).to.deep.equal(['data', 'secured', 'data', 'closed'])
     })
 
-    it('takes the certificate by SNI, else by the host of the stream', async () => {
+    it('§5.4.3.1 rule 4: takes the certificate of the host that the stream header has named', async () => {
       const { accepted, dial } = await start()
       const cases = [
-        [{ servername: 'a.example' }, 'b.example', 'a.example'],
-        [{ servername: 'b.example' }, 'a.example', 'b.example'],
+        [{ servername: 'a.example' }, 'a.example', 'a.example'],
+        [{ servername: 'b.example' }, 'b.example', 'b.example'],
+        [{ servername: 'a.example' }, 'b.example', 'b.example'],
         [{ servername: '' }, 'b.example', 'b.example'],
         [{ servername: 'unknown.test' }, 'b.example', 'b.example'],
       ] as const
@@ -51,7 +53,6 @@ describe('net with TLS', () => {
         expect(secured.getPeerCertificate().subject.CN, JSON.stringify(opts)).to.equal(served)
         await sink.until(() => sink.events.includes('secured'))
         const x509 = secured.getPeerX509Certificate()
-        const { createHash } = await import('node:crypto')
         expect(sink.transport.tls?.channelBinding('tls-server-end-point')).to.deep.equal(
           createHash('sha256')
             .update(x509?.raw ?? '')
@@ -167,6 +168,24 @@ describe('net with TLS', () => {
         expect(secured.alpnProtocol).to.equal(ALPNProtocols === undefined ? false : 'xmpp-client')
         secured.write('<stream/>')
         await sink.until(() => sink.text === '<stream/>')
+      }
+    })
+
+    it('takes the certificate by SNI, else the first', async () => {
+      const { accepted, dial } = await start({ tls: 'direct' })
+      for (const [index, [servername, served]] of [
+        ['b.example', 'b.example'],
+        ['a.example', 'a.example'],
+        ['', 'a.example'],
+        ['unknown.test', 'a.example'],
+      ].entries()) {
+        const secured = await secure(dial(), { servername })
+        expect(secured.getPeerCertificate().subject.CN, servername).to.equal(served)
+        const sink = await accepted.sink(index)
+        const raw = secured.getPeerX509Certificate()?.raw ?? ''
+        expect(sink.transport.tls?.channelBinding('tls-server-end-point')).to.deep.equal(
+          createHash('sha256').update(raw).digest(),
+        )
       }
     })
 
