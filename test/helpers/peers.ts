@@ -40,8 +40,10 @@ export function findProgram(...paths: readonly string[]): string | undefined {
 }
 
 /** Path of Prosody, undefined when it is not installed. */
+/** Debian's Prosody, or undefined. */
 export const prosodyProgram = findProgram('/usr/bin/prosody')
 /** Path of ejabberd's control program, undefined when it is not installed. */
+/** Debian's ejabberd, or undefined. */
 export const ejabberdProgram = findProgram('/usr/sbin/ejabberdctl', '/usr/bin/ejabberdctl')
 
 /** Ports on 127.0.0.1 that were free a moment ago. */

@@ -11,20 +11,28 @@ export { Element } from 'ltx'
 Object.assign(sax, { MAX_BUFFER_LENGTH: Number.POSITIVE_INFINITY })
 
 /** Namespaces of the wire, written again on this side: a second opinion. */
+/** Stanzas of clients, RFC 6120 §4.8.2. */
 export const NS_CLIENT = 'jabber:client'
 /** Namespace of stream elements. */
+/** Stream elements, RFC 6120 §4.8.1. */
 export const NS_STREAM = 'http://etherx.jabber.org/streams'
 /** Namespace of framing elements. */
+/** Opening and closing over WebSocket, RFC 7395 §3.3. */
 export const NS_FRAMING = 'urn:ietf:params:xml:ns:xmpp-framing'
 /** Namespace of tls elements. */
+/** STARTTLS, RFC 6120 §5. */
 export const NS_TLS = 'urn:ietf:params:xml:ns:xmpp-tls'
 /** Namespace of sasl elements. */
+/** SASL, RFC 6120 §6. */
 export const NS_SASL = 'urn:ietf:params:xml:ns:xmpp-sasl'
 /** Namespace of bind elements. */
+/** Resource binding, RFC 6120 §7. */
 export const NS_BIND = 'urn:ietf:params:xml:ns:xmpp-bind'
 /** Namespace of stream errors elements. */
+/** Conditions of stream errors, RFC 6120 §4.9.3. */
 export const NS_STREAM_ERRORS = 'urn:ietf:params:xml:ns:xmpp-streams'
 /** Namespace of stanza errors elements. */
+/** Conditions of stanza errors, RFC 6120 §8.3.3. */
 export const NS_STANZA_ERRORS = 'urn:ietf:params:xml:ns:xmpp-stanzas'
 
 /** What a reader reports: the root's start tag (without children), each complete child of the root, the root's end tag. */
