@@ -12,7 +12,7 @@ import { ask, features, outcome, share } from '../helpers/iq.ts'
 const NS = 'jabber:iq:last'
 const QUERY = `<query xmlns='${NS}'/>`
 const accounts = ['romeo', 'juliet', 'tybalt']
-const modules = [last, roster, presence]
+const modules = [roster, presence, last]
 const QUERY_OF = async (client: TestClient, to: string): Promise<Element | undefined> =>
   (await ask(client, 'get', to, QUERY)).getChild('query', NS)
 
