@@ -17,6 +17,7 @@ export { c, type Schema } from './schema.ts'
 export type * from './module-streams.ts'
 export type * from './module-tools.ts'
 export type * from './storage/contract.ts'
+export { UnknownEntry } from './storage/contract.ts'
 
 /** What the loader knows of a module before it runs: data for the load order, the XEP table and the config docs. */
 export interface ModuleDef<C> {

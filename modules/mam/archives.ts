@@ -1,0 +1,169 @@
+/**
+ * The archives of accounts (XEP-0313 §3): appending, once for each message however often it is sent (XEP-0359 §2.2), and reading for other
+ * modules. Queries of clients are in query.ts and pages.ts.
+ */
+import { createHash } from 'node:crypto'
+import type { Archive, Ctx, Entry } from '../../server/module.ts'
+import type { Element } from '../../server/xmpp/element.ts'
+import type { JID } from '../../server/xmpp/jid.ts'
+import { StanzaError } from '../../server/xmpp/errors.ts'
+import { NS } from '../../server/xmpp/ns.ts'
+import { parseXml } from '../../server/xmpp/parser.ts'
+import type { IdCodec } from './ids.ts'
+import { NS_RETRACT } from './ns.ts'
+import type { Finding } from './rules.ts'
+import { textOf } from './search.ts'
+import type { ArchivedMessage, Stored } from './service.ts'
+
+/** Longer keys are hashed; UTF-16 units, of which the store takes a thousand in any script. */
+const MAX_KEY = 500
+/** Entries of one step of a long reading. */
+const STEP = 200
+
+/** What became of a message. */
+export interface Appended {
+  /** The id for clients. */
+  readonly id: string
+  /** It was there already. */
+  readonly duplicate: boolean
+}
+
+/** All archives of one host. */
+export class Archives {
+  readonly archive: Archive<Stored>
+  readonly ids: IdCodec
+  readonly #ctx: Ctx
+  readonly #resendMs: number
+
+  /** `resendMs`: how long a message that is sent again counts as the same, milliseconds. */
+  constructor(ctx: Ctx, ids: IdCodec, resendMs: number) {
+    this.archive = ctx.storage.archive<Stored>('messages', { text: textOf })
+    this.ids = ids
+    this.#ctx = ctx
+    this.#resendMs = resendMs
+  }
+
+  /** Appends a message that goes `out` to or comes `in` from `peer`. Appends of one archive take effect in the order of the calls. */
+  append(local: string, way: 'in' | 'out', peer: JID, stanza: Element, finding: Finding): Promise<Appended> {
+    const at = new Date(this.#ctx.now())
+    const doc: Stored = { xml: stanza.toString() }
+    const entry = { at, with: peer.bare.toString(), doc }
+    const { originId, occupant } = finding
+    // Rooms: all occupants have the bare address in common.
+    const dedupe =
+      originId === undefined || originId === ''
+        ? undefined
+        : keyOf(way, (occupant ? peer : peer.bare).toString(), originId)
+    if (dedupe === undefined)
+      return this.archive
+        .append(local, entry)
+        .then(({ id }) => ({ id: this.ids.encode(local, id), duplicate: false }))
+    return this.archive.append(local, { ...entry, dedupe }).then(({ id, duplicate }) => {
+      if (!duplicate) return { id: this.ids.encode(local, id), duplicate: false }
+      return this.#known(local, { ...entry, dedupe }, id, stanza)
+    })
+  }
+
+  /**
+   * An id of its sender came twice. Clients that count their messages anew after each start use the same ids for other messages, which must
+   * not be lost: only what looks the same, and is not too old, is the same.
+   */
+  async #known(
+    local: string,
+    entry: { readonly at: Date; readonly with: string; readonly doc: Stored; readonly dedupe: string },
+    first: string,
+    stanza: Element,
+  ): Promise<Appended> {
+    if (await this.#isSame(local, first, entry.at, stanza))
+      return { id: this.ids.encode(local, first), duplicate: true }
+    const dedupe = keyOf(entry.dedupe, createHash('sha256').update(looksOf(stanza)).digest('base64url'))
+    const second = await this.archive.append(local, { ...entry, dedupe })
+    if (second.duplicate && (await this.#isSame(local, second.id, entry.at, stanza)))
+      return { id: this.ids.encode(local, second.id), duplicate: true }
+    if (!second.duplicate) return { id: this.ids.encode(local, second.id), duplicate: false }
+    const { id } = await this.archive.append(local, { at: entry.at, with: entry.with, doc: entry.doc })
+    return { id: this.ids.encode(local, id), duplicate: false }
+  }
+
+  async #isSame(local: string, id: string, at: Date, stanza: Element): Promise<boolean> {
+    const [entry] = (await this.archive.page(local, { ids: [id], from: 'first', limit: 1 })).entries
+    // Removed meanwhile, by age or by the user: then it is old.
+    if (entry === undefined || at.getTime() - entry.at.getTime() > this.#resendMs) return false
+    const old = parseXml(entry.doc.xml)
+    return old.getChild('retracted', NS_RETRACT) !== undefined || looksOf(old) === looksOf(stanza)
+  }
+
+  /** All messages of an account, oldest first; see ArchiveService. */
+  async *messages(local: string, after?: string): AsyncIterable<ArchivedMessage> {
+    let from = after === undefined ? undefined : this.ids.decode(local, after)
+    if (after !== undefined && from === undefined) throw new StanzaError('item-not-found')
+    for (;;) {
+      const page = await this.archive.page(local, {
+        from: 'first',
+        limit: STEP,
+        ...(from === undefined ? {} : { after: from }),
+      })
+      for (const entry of page.entries) yield this.#message(local, entry)
+      from = page.entries.at(-1)?.id
+      if (page.complete || from === undefined) return
+    }
+  }
+
+  /** Messages with one bare address, newest first. */
+  async *newest(local: string, peer: JID): AsyncIterable<ArchivedMessage> {
+    let before: string | undefined
+    for (;;) {
+      const page = await this.archive.page(local, {
+        with: peer.bare.toString(),
+        from: 'last',
+        limit: STEP,
+        ...(before === undefined ? {} : { before }),
+      })
+      for (const entry of page.entries.toReversed()) yield this.#message(local, entry)
+      before = page.entries[0]?.id
+      if (page.complete || before === undefined) return
+    }
+  }
+
+  /** Adds a message from elsewhere; see ArchiveService. */
+  async add(
+    local: string,
+    m: { readonly at: Date; readonly peer: JID; readonly stanza: Element; readonly key?: string },
+  ): Promise<string> {
+    const entry = { at: m.at, with: m.peer.bare.toString(), doc: { xml: m.stanza.toString() } }
+    const dedupe = m.key === undefined ? {} : { dedupe: keyOf('add', m.key) }
+    const { id } = await this.archive.append(local, { ...entry, ...dedupe })
+    return this.ids.encode(local, id)
+  }
+
+  /** Puts another stanza in the place of an entry. */
+  async replace(local: string, id: string, stanza: Element): Promise<boolean> {
+    const known = this.ids.decode(local, id)
+    return known !== undefined && (await this.archive.replace(local, known, { xml: stanza.toString() }))
+  }
+
+  #message(local: string, entry: Entry<Stored>): ArchivedMessage {
+    const { at, with: peer, doc } = entry
+    return { id: this.ids.encode(local, entry.id), at, with: peer, stanza: parseXml(doc.xml) }
+  }
+}
+
+function keyOf(...parts: readonly string[]): string {
+  const key = parts.join(' ')
+  return key.length <= MAX_KEY ? key : createHash('sha256').update(key).digest('base64url')
+}
+
+/**
+ * What must be equal in two attempts to send one message: type, bodies, and which elements are there. Not what is in those: an encrypted
+ * message is encrypted anew, and a late one is given a time.
+ */
+function looksOf(message: Element): string {
+  const parts = [message.attr('type') ?? 'normal']
+  const names: string[] = []
+  for (const child of message.elements) {
+    if (child.ns === message.ns) {
+      if (child.name === 'body' || child.name === 'subject') parts.push(`${child.name} ${child.text()}`)
+    } else if (child.ns !== NS.DELAY && child.ns !== NS.SID) names.push(`${child.ns} ${child.name}`)
+  }
+  return JSON.stringify([...parts, ...names.sort()])
+}

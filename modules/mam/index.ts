@@ -1,0 +1,277 @@
+/**
+ * XEP-0313 Message Archive Management 1.1.3: the archive of each account, with preferences (XEP-0441), words (XEP-0431), ids in messages
+ * (XEP-0359 0.7.0) and the rules what belongs into it (XEP-0334 and others, rules.ts). A message that a client sends again after a broken
+ * stream is known by its origin-id and goes nowhere a second time. Groupchat is not archived here: rooms have archives of their own.
+ *
+ * Both archives are written before a message counts as handled: the sender's on 'client:in', the receiver's on 'account:in', each in the store
+ * phase, whose order in an account's lane is the order of delivery; so is the order of ids. What decides and may wait does so in the phase before.
+ */
+import { randomBytes } from 'node:crypto'
+import { c, type Ctx, defineModule, type Iq, type StanzaEvent, type Verdict } from '../../server/module.ts'
+import { type Element, el } from '../../server/xmpp/element.ts'
+import type { JID } from '../../server/xmpp/jid.ts'
+import { NS } from '../../server/xmpp/ns.ts'
+import { Archives } from './archives.ts'
+import { IdCodec } from './ids.ts'
+import { FULLTEXT, NS_MAM } from './ns.ts'
+import { metadataOf } from './pages.ts'
+import { Preferences } from './prefs.ts'
+import { QUERY_FORM } from './query.ts'
+import { answerQuery } from './results.ts'
+import { Retention } from './retention.ts'
+import { examine, type Finding } from './rules.ts'
+import type { Source } from './service.ts'
+
+declare module '../../server/module.ts' {
+  interface StanzaEvent {
+    /** Of mam alone: the account whose chain this is wants the message in its archive. */
+    archiving?: Finding | undefined
+  }
+}
+
+/** Ctx.flag of sessions that read the archive (true): they are not sent stored messages. */
+const FLAG = 'mam'
+/** How long a removed account is remembered, for messages that are still on their way. */
+const GONE_MS = 60_000
+/** Messages that came back to their senders and may be tried again. */
+const MAX_REFUSED = 10_000
+
+/** Hosts of this process whose accounts have archives. */
+const archiving = new Set<string>()
+
+const limit = {
+  days: c.int().min(0).default(0).describe('Days that messages stay; 0: for ever'),
+  messages: c.int().min(0).default(0).describe('Messages that stay in one archive, the newest; 0: all'),
+}
+
+const config = c.object({
+  ...limit,
+  accounts: c
+    .record(c.string(), c.object(limit))
+    .default({})
+    .describe('Limits of single accounts by user name, in place of `days` and `messages`'),
+  default: c
+    .enum(['always', 'roster', 'never'])
+    .default('always')
+    .describe('What is archived unless the user says otherwise: all, messages with contacts, nothing'),
+  preferences: c.boolean().default(true).describe('Users may change what is archived'),
+  maxPreferences: c
+    .int()
+    .min(0)
+    .default(1000)
+    .describe('Addresses that one account may except from the default'),
+  pageSize: c
+    .int()
+    .min(1)
+    .max(1000)
+    .default(50)
+    .describe('Messages in one answer when the client does not say'),
+  maxPage: c.int().min(1).max(1000).default(250).describe('Messages in one answer at most'),
+  resendWindow: c
+    .duration('7d')
+    .describe('How long a message that is sent again with the same id counts as the same'),
+})
+
+export default defineModule({
+  name: 'mam',
+  summary: 'Keeps an archive of messages for each account',
+  specs: [
+    { xep: 313, version: '1.1.3', status: 'complete', note: 'archives of accounts; rooms have their own' },
+    { xep: 59, version: '1.0', status: 'partial', note: 'no pages by index' },
+    { xep: 184, version: '1.4.0', status: 'complete', note: 'receipts are archived' },
+    { xep: 297, version: '1.0', status: 'complete' },
+    { xep: 333, version: '1.0.0', status: 'complete', note: 'markers are archived' },
+    { xep: 334, version: '1.0.0', status: 'partial', note: 'hints on storing' },
+    { xep: 353, version: '0.8.0', status: 'complete', note: 'invitations to calls are archived' },
+    { xep: 359, version: '0.7.0', status: 'complete' },
+    { xep: 386, version: '1.1.0', status: 'partial', note: 'metadata at binding' },
+    { xep: 424, version: '0.4.2', status: 'partial', note: 'archived; tombstones: module retract' },
+    { xep: 428, version: '0.2.1', status: 'partial', note: 'fallbacks are not searched' },
+    { xep: 431, version: '0.2.0', status: 'complete' },
+    { xep: 441, version: '0.2.0', status: 'complete' },
+    { xep: 45, version: '1.35.5', status: 'partial', note: 'occupants of rooms are told apart' },
+    { xep: 122, version: '1.0.2', status: 'partial', note: 'the open list of ids' },
+    { xep: 82, version: '1.1.1', status: 'complete' },
+    { rfc: 6121, sections: '5.2.2' },
+  ],
+  requires: ['stanza-id'],
+  optional: ['roster', 'bind2'],
+  config,
+  async setup(ctx, options) {
+    const archives = new Archives(ctx, new IdCodec(await secretOf(ctx)), options.resendWindow)
+    const prefs = new Preferences(ctx, options)
+    const accounts = new Map(Object.entries(options.accounts))
+    const retention = new Retention(ctx, archives.archive, options, accounts)
+    const stored = ctx.metrics.counter('stored', 'Messages put into archives')
+    const duplicates = ctx.metrics.counter('duplicates', 'Messages that were sent again and stopped')
+    const gone = new Set<string>()
+    const refused = new Refused()
+    archiving.add(ctx.host)
+    ctx.signal.addEventListener('abort', () => archiving.delete(ctx.host))
+
+    // ---- what belongs into whose archive ----
+
+    function decide(e: StanzaEvent, local: string, peer: JID): void | Promise<void> {
+      e.archiving = undefined
+      const finding = examine(e.stanza)
+      if (finding === undefined) return undefined
+      const wanted = gone.has(local) ? returned(local) : prefs.wants(local, peer)
+      if (wanted === true) e.archiving = finding
+      if (!(wanted instanceof Promise)) return undefined
+      return wanted.then((answer) => {
+        if (answer) e.archiving = finding
+      })
+    }
+    /** Whether somebody has that name again. */
+    async function returned(local: string): Promise<boolean> {
+      const exists = (await ctx.find('auth')?.exists(local)) === true
+      if (exists) gone.delete(local)
+      return exists
+    }
+
+    // Messages to oneself are archived once, on their way in (§6.1.1).
+    ctx.hook('client:in', { phase: 'rewrite', kinds: ['message'], after: ['stanza-id'] }, (e) =>
+      isOwn(e) ? undefined : decide(e, e.from.local, e.to),
+    )
+    ctx.hook('account:in', { phase: 'rewrite', kinds: ['message'], after: ['stanza-id'] }, (e) =>
+      decide(e, e.to.local, e.from),
+    )
+
+    // ---- storing ----
+
+    function done(local: string, e: StanzaEvent, peer: JID, finding: Finding, duplicate: boolean): void {
+      ;(duplicate ? duplicates : stored).add()
+      if (!duplicate) retention.added(local)
+      if (!finding.retracts) return
+      const { stanza, from } = e
+      const told = ctx.run('archive:retraction', { local, from, peer, stanza, occupant: finding.occupant })
+      if (told instanceof Promise)
+        told.catch((error: unknown) => ctx.log.error('retraction failed', { err: error }))
+    }
+
+    ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, (e) => {
+      const finding = e.archiving
+      if (finding === undefined || isOwn(e)) return undefined
+      const { stanza, from, to } = e
+      return archives.append(from.local, 'out', to, stanza, finding).then(({ id, duplicate }): Verdict => {
+        done(from.local, e, to, finding, duplicate)
+        e.archivedAs = id
+        if (!duplicate) return undefined
+        e.duplicate = true
+        // The server may have been killed between the two archives, so the receiver's decides, if there is one.
+        return to.local !== '' && archiving.has(to.domain) ? undefined : again(e)
+      })
+    })
+
+    ctx.hook('account:in', { phase: 'store', kinds: ['message'] }, (e) => {
+      const finding = e.archiving
+      // Nobody but the sender's archive knows it then.
+      if (finding === undefined) return e.duplicate === true ? again(e) : undefined
+      const { from, to } = e
+      const bare = to.bare.toString()
+      const stanza = e.stanza.attr('to') === undefined ? e.stanza.withAttrs({ to: bare }) : e.stanza
+      return archives.append(to.local, 'in', from, stanza, finding).then(({ id, duplicate }): Verdict => {
+        done(to.local, e, from, finding, duplicate)
+        e.duplicate = duplicate
+        if (duplicate) return { stop: 'duplicate' }
+        if (isOwn(e)) e.archivedAs = id
+        // §3.5, XEP-0359 §2.1
+        e.stanza = e.stanza.append(el('stanza-id', NS.SID, { by: bare, id }))
+        return undefined
+      })
+    })
+
+    /** A message that was sent before; unless it came back with an error and is tried again. */
+    function again(e: StanzaEvent): Verdict {
+      return refused.take(e.from.local, e.to, e.stanza.attr('id')) ? undefined : { stop: 'duplicate' }
+    }
+    ctx.hook('client:out', { phase: 'observe', kinds: ['message'] }, ({ stanza, from, to }) => {
+      if (stanza.attr('type') === 'error') refused.add(to.local, from, stanza.attr('id'))
+    })
+
+    // The archive has it and its owner will find it there: to tell the sender that it failed would be wrong.
+    ctx.hook(
+      'account:offline',
+      { phase: 'store', kinds: ['message'], after: ['offline'] },
+      ({ stanza, to }) => (isArchived(stanza, to.bare) ? { stop: 'archived' } : undefined),
+    )
+
+    ctx.hook('account:deleted', { phase: 'observe' }, ({ account: { local } }) => {
+      prefs.forget(local)
+      gone.add(local)
+      ctx.timers.after(GONE_MS, () => void gone.delete(local))
+    })
+
+    // ---- requests ----
+
+    const sourceOf = (account: JID): Source => ({
+      archive: archives.archive,
+      owner: account.local,
+      ids: archives.ids,
+      jid: account.bare,
+    })
+    const reads = ({ session, to }: Iq): Source => {
+      session?.setFlag(FLAG, true)
+      return sourceOf(to)
+    }
+    // §8.1: an archive is its owner's; others get forbidden, by the target
+    ctx.iq('self', 'set', NS_MAM, 'query', (iq) => answerQuery(ctx, iq, reads(iq), options))
+    ctx.iq('self', 'get', NS_MAM, 'query', () => QUERY_FORM)
+    ctx.iq('self', 'get', NS_MAM, 'metadata', (iq) => metadataOf(reads(iq)))
+    ctx.iq('self', 'get', NS_MAM, 'prefs', (iq) => prefs.read(iq))
+    ctx.iq('self', 'set', NS_MAM, 'prefs', (iq) => prefs.change(iq))
+    // §7; "groupchat-field" says that the field is understood
+    for (const part of ['#extended', '#groupchat-field']) ctx.disco.feature('account', NS_MAM + part)
+    ctx.disco.feature('account', FULLTEXT.slice(1, FULLTEXT.indexOf('}'))) // XEP-0431 §2.1
+
+    // XEP-0386 §3.2: the state of the archive at the time of binding
+    ctx.hook('bind2:bound', { phase: 'store' }, async ({ session, jid, parts }) => {
+      session.setFlag(FLAG, true)
+      parts.push(await metadataOf(sourceOf(jid)))
+    })
+
+    ctx.provide('archive', {
+      messages: (local, after) => archives.messages(local, after),
+      newest: (local, peer) => archives.newest(local, peer),
+      add: (local, m) => archives.add(local, m),
+      replace: (local, id, stanza) => archives.replace(local, id, stanza),
+      ids: (secret) => new IdCodec(secret),
+      query: (iq, source) => answerQuery(ctx, iq, source, options),
+      metadata: metadataOf,
+      form: QUERY_FORM,
+    })
+  },
+})
+
+const isOwn = ({ from, to }: StanzaEvent): boolean => from.local === to.local && from.domain === to.domain
+
+/** Made once for each host: ids must be the same after a restart, and in all processes. */
+async function secretOf(ctx: Ctx): Promise<Uint8Array> {
+  const fresh = randomBytes(48)
+  const docs = ctx.storage.docs<{ readonly secret: Uint8Array }>('host')
+  return (await docs.update('', 'ids', (old) => old ?? { secret: fresh }))?.secret ?? fresh
+}
+
+function isArchived(stanza: Element, account: JID): boolean {
+  const by = account.toString()
+  return stanza.getChildren('stanza-id', NS.SID).some((id) => id.attr('by') === by)
+}
+
+/** Messages that came back to their senders. */
+class Refused {
+  readonly #keys = new Set<string>()
+
+  add(local: string, peer: JID, id: string | undefined): void {
+    if (id === undefined) return
+    if (this.#keys.size >= MAX_REFUSED) this.#keys.clear()
+    this.#keys.add(keyOf(local, peer, id))
+  }
+
+  /** Whether that message came back; it is forgotten then. */
+  take(local: string, peer: JID, id: string | undefined): boolean {
+    return id !== undefined && this.#keys.delete(keyOf(local, peer, id))
+  }
+}
+
+const keyOf = (local: string, peer: JID, id: string): string =>
+  `${local} ${peer.bare.toString()} ${id.slice(0, 256)}`

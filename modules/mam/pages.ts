@@ -1,0 +1,251 @@
+/**
+ * Pages of an archive (XEP-0313 §4.3, XEP-0059): which entries a query gets. A page is bounded in number and in size; what it costs does
+ * not depend on how large the archive is, except where a filter passes next to nothing (a full address, words).
+ *
+ * The number of all that match is only told when it is asked for (XEP-0059 §2.7), or known anyhow: to count is the one thing that costs more
+ * with every message.
+ */
+import { type Entry, type Page, UnknownEntry } from '../../server/module.ts'
+import type { Element } from '../../server/xmpp/element.ts'
+import { el } from '../../server/xmpp/element.ts'
+import { StanzaError } from '../../server/xmpp/errors.ts'
+import { type JID, tryJid } from '../../server/xmpp/jid.ts'
+import { parseXml } from '../../server/xmpp/parser.ts'
+import { formatDateTime } from '../../server/xmpp/xml-time.ts'
+import { NS_MAM } from './ns.ts'
+import type { ArchiveQuery, Filter } from './query.ts'
+import type { Source, Stored } from './service.ts'
+
+/** XML of a page, in UTF-16 units: beyond this it ends, whatever was asked for. At least one message is always in it. */
+const MAX_PAGE_SIZE = 512 * 1024
+/** Entries read at once. */
+const STEP = 100
+/** How long a filter by full address may look for the next match, milliseconds; less than a handler has. */
+const PATIENCE_MS = 5000
+/** Entries looked at to count what the store cannot count. */
+const MOST_COUNTED = 1000
+
+/** An entry of a page. */
+export interface Result {
+  /** The id for clients. */
+  readonly id: string
+  readonly at: Date
+  readonly stanza: Element
+}
+
+/** A page, oldest first. */
+export interface ResultPage {
+  readonly results: readonly Result[]
+  /** Nothing that matches lies beyond it in the direction of paging. */
+  readonly complete: boolean
+  /** All that match the filter, exactly; undefined: not counted. */
+  readonly count: number | undefined
+}
+
+/** Bounds on pages, in entries. */
+export interface PageLimits {
+  /** When the client does not say. */
+  readonly pageSize: number
+  readonly maxPage: number
+}
+
+type Bounds = { readonly after?: string; readonly before?: string }
+/** What the store filters by. */
+type Conditions = {
+  readonly with?: string
+  readonly start?: Date
+  readonly end?: Date
+  readonly text?: string
+  readonly ids?: readonly string[]
+}
+
+/** Reads the page that a query asks for. Throws StanzaError('item-not-found') when an id in it is not in the archive. */
+export async function readPage(source: Source, query: ArchiveQuery, limits: PageLimits): Promise<ResultPage> {
+  const { filter, page } = query
+  const wanted = await conditions(source, filter)
+  const backwards = page?.before !== undefined
+  const inside = boundsOf(
+    await later(source, filter.afterId, page?.after),
+    await earlier(source, filter.beforeId, page?.before === '' ? undefined : page?.before),
+  )
+  const limit = Math.min(page?.max ?? limits.pageSize, limits.maxPage)
+  try {
+    if (limit === 0) return await countOnly(source, wanted, filter, inside)
+    const found = await collect(source, wanted, fullAddress(filter.with), inside, backwards, limit)
+    const all = found.complete && page?.after === undefined && (page?.before ?? '') === ''
+    return { ...found, count: all ? found.results.length : undefined }
+  } catch (error) {
+    if (error instanceof UnknownEntry) throw new StanzaError('item-not-found')
+    throw error
+  }
+}
+
+async function collect(
+  source: Source,
+  wanted: Conditions,
+  full: JID | undefined,
+  inside: Bounds,
+  backwards: boolean,
+  limit: number,
+): Promise<Pick<ResultPage, 'results' | 'complete'>> {
+  const results: Result[] = []
+  let bounds = inside
+  let size = 0
+  const until = performance.now() + PATIENCE_MS
+  const cut = (): Pick<ResultPage, 'results' | 'complete'> => ({
+    results: inOrder(results, backwards),
+    complete: false,
+  })
+  for (;;) {
+    let page: Page<Stored>
+    try {
+      page = await source.archive.page(source.owner, {
+        ...wanted,
+        ...bounds,
+        from: backwards ? 'last' : 'first',
+        limit: full === undefined ? Math.min(STEP, limit - results.length) : STEP,
+      })
+    } catch (error) {
+      // The entry that the last step came to was just removed because of its age.
+      if (error instanceof UnknownEntry && results.length > 0) return cut()
+      throw error
+    }
+    const entries = backwards ? page.entries.toReversed() : page.entries
+    for (const entry of entries) {
+      const stanza = parseXml(entry.doc.xml)
+      if (full !== undefined && !isWith(stanza, full)) continue
+      // The first of a page is in it however large it is, or paging would never get past it.
+      if (results.length === limit || (results.length > 0 && size + entry.doc.xml.length > MAX_PAGE_SIZE))
+        return cut()
+      size += entry.doc.xml.length
+      results.push(resultOf(source, entry, stanza))
+    }
+    const last = entries.at(-1)
+    if (page.complete || last === undefined) return { results: inOrder(results, backwards), complete: true }
+    if (full === undefined && results.length === limit) return cut()
+    if (full !== undefined && performance.now() > until) {
+      if (results.length > 0) return cut()
+      // There is no id to go on from.
+      throw new StanzaError('resource-constraint', { text: 'say when it was: too many messages' })
+    }
+    bounds = backwards ? { ...bounds, before: last.id } : { ...bounds, after: last.id }
+  }
+}
+
+const inOrder = (results: Result[], backwards: boolean): readonly Result[] =>
+  backwards ? results.toReversed() : results
+
+function resultOf(source: Source, { id, at }: Entry<Stored>, stanza: Element): Result {
+  return { id: source.ids.encode(source.owner, id), at, stanza: source.show?.(stanza) ?? stanza }
+}
+
+/** XEP-0059 §2.7: the number of matches alone, of the whole set whatever the page. */
+async function countOnly(
+  source: Source,
+  wanted: Conditions,
+  filter: Filter,
+  inside: Bounds,
+): Promise<ResultPage> {
+  const full = fullAddress(filter.with)
+  if (full === undefined && filter.afterId === undefined && filter.beforeId === undefined) {
+    const { count } = await source.archive.page(source.owner, {
+      ...wanted,
+      ...inside,
+      from: 'first',
+      limit: 1,
+      count: true,
+    })
+    return { results: [], complete: count === 0, count }
+  }
+  // The store does not count between two entries, or by full address; a small number can be seen.
+  const between = boundsOf(
+    filter.afterId === undefined ? undefined : known(source, filter.afterId),
+    filter.beforeId === undefined ? undefined : known(source, filter.beforeId),
+  )
+  const page = await source.archive.page(source.owner, {
+    ...wanted,
+    ...between,
+    from: 'first',
+    limit: MOST_COUNTED,
+  })
+  const matching = page.entries.filter(({ doc }) => full === undefined || isWith(parseXml(doc.xml), full))
+  const count = page.complete ? matching.length : undefined
+  return { results: [], complete: count === 0, count }
+}
+
+const boundsOf = (after: string | undefined, before: string | undefined): Bounds => ({
+  ...(after === undefined ? {} : { after }),
+  ...(before === undefined ? {} : { before }),
+})
+
+/** §4.1: the conditions that the store knows. An id that is not in the archive is an error (§4.1.3). */
+async function conditions(source: Source, filter: Filter): Promise<Conditions> {
+  const ids = filter.ids === undefined ? undefined : await existing(source, filter.ids)
+  return {
+    // §4.1.1: a bare address also stands for those with a resource
+    ...(filter.with === undefined ? {} : { with: filter.with.bare.toString() }),
+    ...(filter.start === undefined ? {} : { start: new Date(filter.start) }),
+    ...(filter.end === undefined ? {} : { end: new Date(filter.end) }),
+    ...(filter.text === undefined ? {} : { text: filter.text }),
+    ...(ids === undefined ? {} : { ids }),
+  }
+}
+
+async function existing(source: Source, texts: readonly string[]): Promise<readonly string[]> {
+  const ids = texts.map((text) => known(source, text))
+  const found = await source.archive.page(source.owner, { ids, from: 'first', limit: ids.length })
+  if (found.entries.length < ids.length) throw new StanzaError('item-not-found')
+  return ids
+}
+
+function known(source: Source, text: string): string {
+  const id = source.ids.decode(source.owner, text)
+  if (id === undefined)
+    throw new StanzaError('item-not-found', { text: `no such message: ${text.slice(0, 100)}` })
+  return id
+}
+
+/** The later of two ids; ids of the store are in the order of the archive. */
+const later = (source: Source, a: string | undefined, b: string | undefined) =>
+  outermost(source, a, b, (x, y) => x > y)
+const earlier = (source: Source, a: string | undefined, b: string | undefined) =>
+  outermost(source, a, b, (x, y) => x < y)
+
+async function outermost(
+  source: Source,
+  a: string | undefined,
+  b: string | undefined,
+  better: (a: string, b: string) => boolean,
+): Promise<string | undefined> {
+  if (a === undefined || b === undefined) {
+    const one = a ?? b
+    return one === undefined ? undefined : known(source, one)
+  }
+  // The store looks only at the one that it is told.
+  const [x, y] = await existing(source, [a, b])
+  return x !== undefined && y !== undefined && better(y, x) ? y : x
+}
+
+const fullAddress = (jid: JID | undefined): JID | undefined => (jid?.isFull === true ? jid : undefined)
+
+/** §4.1.1: to or from exactly that address. */
+function isWith(stanza: Element, full: JID): boolean {
+  return ['from', 'to'].some((name) => tryJid(stanza.attr(name) ?? '')?.equals(full) === true)
+}
+
+/** §5: first and last entry, nothing for an empty archive. */
+export async function metadataOf(source: Source): Promise<Element> {
+  const [first, last] = await Promise.all(
+    (['first', 'last'] as const).map(
+      async (from) => (await source.archive.page(source.owner, { from, limit: 1 })).entries[0],
+    ),
+  )
+  const end = (name: string, entry: Entry<Stored> | undefined) =>
+    entry === undefined
+      ? undefined
+      : el(name, NS_MAM, {
+          id: source.ids.encode(source.owner, entry.id),
+          timestamp: formatDateTime(entry.at.getTime()),
+        })
+  return el('metadata', NS_MAM, {}, end('start', first), end('end', last))
+}

@@ -1,0 +1,56 @@
+/** The answer to a query (XEP-0313 §4.2): the results as messages (XEP-0297 1.0), then <fin/>. */
+import { type Bound, type Ctx, type Iq } from '../../server/module.ts'
+import { type Element, el } from '../../server/xmpp/element.ts'
+import { StanzaError } from '../../server/xmpp/errors.ts'
+import { NS } from '../../server/xmpp/ns.ts'
+import { pageInfo } from '../../server/xmpp/rsm.ts'
+import { formatDateTime } from '../../server/xmpp/xml-time.ts'
+import { NS_FORWARD, NS_MAM } from './ns.ts'
+import { type PageLimits, readPage, type Result } from './pages.ts'
+import { parseQuery } from './query.ts'
+import type { Source } from './service.ts'
+
+/**
+ * Sends the results of a query to who asked and returns <fin/>. Results go the way of all that is delivered to the session, so they are
+ * in front of the answer; a session that does not read them is asked nothing new by the core, so at most one page waits. Throws StanzaError.
+ */
+export async function answerQuery(ctx: Ctx, iq: Iq, source: Source, limits: PageLimits): Promise<Element> {
+  const query = parseQuery(iq.payload)
+  const page = await readPage(source, query, limits)
+  const { results } = page
+  const send = sender(ctx, iq.session, iq.from.toString(), source, query.queryId)
+  // §4.3.4: flipping changes the order of transmission and nothing else
+  await ctx.inSlices(query.flip ? results.toReversed() : results, send)
+  // What was not sent must not look as if it had been.
+  if (ctx.signal.aborted) throw new StanzaError('service-unavailable')
+  const [first, last] = [results[0]?.id, results.at(-1)?.id]
+  const set = pageInfo({
+    ...(first === undefined || last === undefined ? {} : { first, last }),
+    ...(page.count === undefined ? {} : { count: page.count }),
+  })
+  return el('fin', NS_MAM, { complete: page.complete ? 'true' : undefined }, set)
+}
+
+function sender(
+  ctx: Ctx,
+  session: Bound | undefined,
+  to: string,
+  source: Source,
+  queryId: string | undefined,
+): (result: Result) => void | Promise<void> {
+  const from = source.jid.toString()
+  return ({ id, at, stanza }) => {
+    const delay = el('delay', NS.DELAY, { stamp: formatDateTime(at.getTime()) })
+    // XEP-0297 §3.2 rule 3: the forwarded stanza keeps its namespace
+    const forwarded = el('forwarded', NS_FORWARD, {}, delay, stanza)
+    const message = el(
+      'message',
+      NS.CLIENT,
+      { from, to, id },
+      el('result', NS_MAM, { queryid: queryId, id }, forwarded),
+    )
+    if (session === undefined) return ctx.send(message)
+    ctx.deliver(session, message)
+    return undefined
+  }
+}
