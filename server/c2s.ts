@@ -4,7 +4,6 @@
  * Features come from modules; what changes a session (TLS, identity, resource) happens here and nowhere else.
  */
 import { randomBytes } from 'node:crypto'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Clock } from './clock.ts'
 import { ConnectionLimits } from './connection-limits.ts'
 import type { Host } from './host.ts'
@@ -13,7 +12,7 @@ import { Negotiation, type NegotiationDriver } from './negotiation.ts'
 import type { Router } from './router.ts'
 import { type BoundClient, ClientSession, type SessionDriver } from './session.ts'
 import { type HeaderAttrs, type RateLimit, XmlStream } from './stream.ts'
-import { free } from './turns.ts'
+import { free, nextSlice } from './turns.ts'
 import { type Element, el } from './xmpp/element.ts'
 import { StreamError } from './xmpp/errors.ts'
 import { type JID, tryJid } from './xmpp/jid.ts'
@@ -309,7 +308,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
     for (const stanza of session.takeHeld()) {
       const done = this.router.undelivered(host, stanza)
       if (done !== undefined) waiting.push(done)
-      if (!free()) await nextTurn()
+      if (!free()) await nextSlice()
     }
     await Promise.all(waiting)
   }

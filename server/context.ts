@@ -1,5 +1,4 @@
 /** The context of a module: every registration goes to the host's tables and is handed to the loader for undoing. */
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import manifest from '../package.json' with { type: 'json' }
 import type { Clock } from './clock.ts'
 import type { Host } from './host.ts'
@@ -8,6 +7,7 @@ import type { Ctx, Disco, Http, Log, Services, Session, Storage, Timers, Transpo
 import type { Router } from './router.ts'
 import type { ClientSession } from './session.ts'
 import type { Telemetry } from './telemetry.ts'
+import { nextSlice } from './turns.ts'
 import { parseJid } from './xmpp/jid.ts'
 
 /** What contexts are made from. In scope 'server', `host` is a host of no name that no stream reaches. */
@@ -130,7 +130,7 @@ export function makeContext(
         if (signal.aborted) return
         await fn(item)
         if (performance.now() < until) continue
-        await nextTurn()
+        await nextSlice()
         until = performance.now() + SLICE_MS
       }
     },

@@ -21,6 +21,7 @@ let weight = 0
 let over = false
 let planned = false
 let jobs: (() => void)[] = []
+const slices: (() => void)[] = []
 
 /**
  * Whether there is time left in this turn for something of that weight (a message: 1, what may cost more: up to 8). Where not: `later`.
@@ -51,6 +52,17 @@ export function later(job: () => void): void {
   plan()
 }
 
+/**
+ * For long work that waits in between: resolves in a later turn of the event loop, for one caller in each turn. The caller works for a few
+ * milliseconds and asks again.
+ */
+export function nextSlice(): Promise<void> {
+  return new Promise((resolve) => {
+    slices.push(resolve)
+    plan()
+  })
+}
+
 function plan(): void {
   if (planned) return
   planned = true
@@ -62,7 +74,8 @@ function serve(): void {
   if (jobs.length > 0) work()
   until = 0 // a new turn begins
   over = false
-  if (jobs.length > 0) plan()
+  slices.shift()?.() // goes on when this call is over
+  if (jobs.length > 0 || slices.length > 0) plan()
 }
 
 function work(): void {

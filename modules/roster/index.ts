@@ -10,7 +10,7 @@ import { type Element, el } from '../../server/xmpp/element.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import type { AccountRoster } from './account-roster.ts'
-import { toItem } from './contact.ts'
+import { type Contact, toItem } from './contact.ts'
 import { readRosterSet } from './roster-set.ts'
 import { Rosters } from './rosters.ts'
 import { INTERESTED, SubscriptionFlow } from './subscription-flow.ts'
@@ -20,6 +20,10 @@ const VERSIONING = 'urn:xmpp:features:rosterver'
 const PRE_APPROVAL = 'urn:xmpp:features:pre-approval'
 /** So many changes are always sent as pushes, however small the roster is. */
 const FEW_CHANGES = 10
+/** More changes than this are not sent one by one. */
+const MANY_CHANGES = 500
+/** Items of an answer that are made in one go. */
+const AT_ONCE = 100
 
 const config = c.object({
   maxContacts: c.int().min(1).default(20_000).describe('Items of one roster'),
@@ -72,11 +76,13 @@ export default defineModule({
     ctx.hook('account:deleted', { phase: 'observe' }, ({ account }) => flow.deleted(account))
 
     /** §2.1.4, §2.6.3 */
-    function answer(iq: Iq, roster: AccountRoster): Element | undefined {
+    function answer(iq: Iq, roster: AccountRoster): Element | undefined | Promise<Element> {
       const asked = roster.known(iq.payload.attr('ver') ?? '')
       const changes = asked === undefined ? undefined : roster.changesSince(asked)
       // §2.6.3: pushes, unless the whole roster is less to send
-      const partly = changes !== undefined && changes.length <= Math.max(FEW_CHANGES, roster.listed / 2)
+      const partly =
+        changes !== undefined &&
+        changes.length <= Math.max(FEW_CHANGES, Math.min(MANY_CHANGES, roster.listed / 2))
       const since = partly && asked !== undefined ? asked : roster.version
       const { session } = iq
       if (session !== undefined)
@@ -85,9 +91,22 @@ export default defineModule({
           for (const contact of roster.changesSince(since)) flow.push(roster, session, contact)
         })
       if (partly) return undefined
-      const items: Element[] = []
-      for (const contact of roster.contacts()) if (contact.listed) items.push(toItem(contact))
-      return el('query', NS.ROSTER, { ver: roster.ver() }, ...items)
+      const listed = [...roster.contacts()].filter((contact) => contact.listed)
+      const empty = el('query', NS.ROSTER, { ver: roster.ver() })
+      return listed.length <= AT_ONCE ? empty.append(...listed.map(toItem)) : inParts(empty, listed)
+    }
+
+    /** A long roster, as it was at the beginning: what changes meanwhile is pushed behind the answer. */
+    async function inParts(empty: Element, listed: readonly Contact[]): Promise<Element> {
+      let query = empty
+      query.toString() // now parts that are added are written at once, and not all together in the end
+      const starts = Array.from({ length: Math.ceil(listed.length / AT_ONCE) }, (_, i) => i * AT_ONCE)
+      await ctx.inSlices(starts, (start) => {
+        query = query.append(...listed.slice(start, start + AT_ONCE).map(toItem))
+      })
+      // inSlices stops early then
+      if (ctx.signal.aborted) throw new StanzaError('service-unavailable')
+      return query
     }
 
     ctx.disco.feature('host', NS.ROSTER)
