@@ -5,27 +5,16 @@
  */
 import { createHash, createHmac, pbkdf2Sync } from 'node:crypto'
 import { findModules } from '../../server/catalog.ts'
+import { DEFAULT_MODULES } from '../../server/config.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import { fakeTls, type TestStream, testHost } from '../helpers/host.ts'
 
 const LOGINS = 300
-const NAMES = [
-  'accounts',
-  'auth-limits',
-  'starttls',
-  'sasl',
-  'sasl2',
-  'bind',
-  'bind2',
-  'session',
-  'stream-limits',
-  'disco',
-  'caps',
-]
-const IM = ['roster', 'presence', 'blocking', 'ping', 'last', 'private', 'vcard']
+// those that need no HTTP server
+const HTTP = new Set(['websocket', 'host-meta', 'web-client'])
 const all = await findModules()
 await using host = await testHost({
-  modules: [...NAMES, ...IM].flatMap((name) => all.get(name) ?? []),
+  modules: DEFAULT_MODULES.filter((name) => !HTTP.has(name)).flatMap((name) => all.get(name) ?? []),
   store: await openMemory(),
 })
 await host.service('auth').create('romeo', 'secret')
