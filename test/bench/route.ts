@@ -18,16 +18,7 @@ const { values } = parseArgs({
 })
 const PER_TURN = 16
 // those that need no HTTP server and keep no accounts: these are made up below
-const OTHERS = new Set([
-  'accounts',
-  'sasl',
-  'sasl2',
-  'auth-limits',
-  'register',
-  'websocket',
-  'host-meta',
-  'web-client',
-])
+const OTHERS = new Set(['accounts', 'register', 'websocket', 'host-meta', 'web-client'])
 const names = DEFAULT_MODULES.filter((name) => !OTHERS.has(name))
 const all = values.bare ? new Map<string, AnyModule>() : await findModules()
 const modules = names.flatMap((name) => all.get(name) ?? [])
