@@ -1,0 +1,215 @@
+/**
+ * All sessions of a host that have stream management (XEP-0198): ids, requests for acknowledgement, sessions without a stream and how
+ * long they stay. One sweep looks after the time of all of them.
+ */
+import { randomBytes } from 'node:crypto'
+import type { Bound, Ctx, Session } from '../../server/module.ts'
+import { type Element, el } from '../../server/xmpp/element.ts'
+import { Ended } from './ended.ts'
+import { Managed, type ManagedOwner } from './managed.ts'
+import type { Queue } from './queue.ts'
+import { delayed, goesOn } from './rest.ts'
+
+/** Namespace of the elements (§12.1). */
+export const NS_SM = 'urn:xmpp:sm:3'
+/** Ways to lose a stream that leave a session to come back to (§7); after others it is over. */
+const RESUMABLE: ReadonlySet<string> = new Set(['lost', 'connection-timeout', 'resource-constraint'])
+/** Ends after which the client has nothing to come back for: by itself, or because there is no account any more. */
+const FORGOTTEN: ReadonlySet<string> = new Set(['closed', 'not-authorized'])
+const REQUEST = el('r', NS_SM)
+
+/** What the administrator decides. Times in milliseconds. */
+export interface Limits {
+  readonly hibernation: number
+  readonly maxStanzas: number
+  readonly maxBytes: number
+  readonly maxHibernating: number
+  readonly askEvery: number
+  readonly askAfter: number
+  readonly ackTimeout: number
+}
+
+/** The sessions of one host. */
+export class Manager implements ManagedOwner {
+  readonly #ctx: Ctx
+  readonly ended: Ended
+  #limits: Limits
+  #sweeper: Disposable
+  readonly #managed: { get(s: Session): Managed | undefined; set(s: Session, v: Managed | undefined): void }
+  readonly #boundAt: { get(s: Session): number }
+  readonly #byId = new Map<string, Managed>()
+  /** Connected, with something not confirmed. */
+  readonly #waiting = new Set<Managed>()
+  /** Asked for at the end of this turn. */
+  readonly #due = new Set<Managed>()
+  /** Without a stream, and until when; those that fell asleep first come first. */
+  readonly #asleep = new Map<Managed, number>()
+
+  constructor(ctx: Ctx, limits: Limits) {
+    this.#ctx = ctx
+    this.#limits = limits
+    this.ended = new Ended(ctx)
+    this.#managed = ctx.perSession<Managed | undefined>(() => undefined)
+    this.#boundAt = ctx.perSession(() => ctx.now())
+    ctx.hook('session:bound', { phase: 'observe' }, ({ session }) => void this.#boundAt.get(session))
+    ctx.hook('session:closed', { phase: 'store' }, ({ session, reason }) => this.#remember(session, reason))
+    this.#sweeper = ctx.timers.every(limits.askAfter, () => this.#sweep())
+    ctx.metrics.gauge('hibernating', 'Sessions without a stream now', () => this.#asleep.size)
+  }
+
+  get limits(): Limits {
+    return this.#limits
+  }
+  /** Sessions that exist follow, except for what they were told. */
+  setLimits(limits: Limits): void {
+    this.#limits = limits
+    this.#sweeper[Symbol.dispose]()
+    this.#sweeper = this.#ctx.timers.every(limits.askAfter, () => this.#sweep())
+  }
+  get askEvery(): number {
+    return this.#limits.askEvery
+  }
+  now(): number {
+    return this.#ctx.now()
+  }
+
+  // ---- sessions ----
+
+  of(s: Session): Managed | undefined {
+    return this.#managed.get(s)
+  }
+
+  /** The session to be resumed, when it is one of this account. */
+  find(id: string, local: string): Managed | undefined {
+    const managed = this.#byId.get(id)
+    return managed?.session.jid.local === local ? managed : undefined
+  }
+
+  /** Turns it on; `maxMs` undefined: not to be resumed. */
+  enable(session: Bound, maxMs: number | undefined): Managed {
+    // §5: never reused; nobody may guess it
+    const id = maxMs === undefined ? undefined : randomBytes(18).toString('base64url')
+    const managed = new Managed(this, session, id, maxMs ?? 0)
+    this.#managed.set(session, managed)
+    if (id !== undefined) this.#byId.set(id, managed)
+    session.setKeeper(managed)
+    return managed
+  }
+
+  /** The module goes: nobody keeps what is sent from now on. */
+  stop(): void {
+    for (const managed of Array.from(this.#asleep.keys())) managed.session.end('lost')
+    for (const session of Array.from(this.#ctx.sessions.all()))
+      if (this.#managed.get(session) !== undefined) session.close('reset')
+  }
+
+  // ---- acknowledgement ----
+
+  /** The client has confirmed up to `h`. */
+  confirm(managed: Managed, h: number): void {
+    managed.queue.confirm(h)
+    managed.askedAt = 0
+    if (managed.queue.length === 0) this.#waiting.delete(managed)
+  }
+
+  wants(managed: Managed, many: boolean): void {
+    if (!managed.session.connected) return managed.queue.flatten()
+    this.#waiting.add(managed)
+    if (!many) return
+    // behind the stanza, which is not written yet
+    if (this.#due.size === 0) queueMicrotask(() => this.#askDue())
+    this.#due.add(managed)
+  }
+
+  #askDue(): void {
+    for (const managed of this.#due) this.#ask(managed)
+    this.#due.clear()
+  }
+
+  #ask(managed: Managed): void {
+    if (!managed.session.connected) return
+    managed.asked()
+    managed.session.write(REQUEST)
+  }
+
+  fits(queue: Queue): boolean {
+    return queue.length <= this.#limits.maxStanzas && queue.bytes <= this.#limits.maxBytes
+  }
+
+  full(managed: Managed): void {
+    managed.session.close('resource-constraint', 'too much is not acknowledged')
+  }
+
+  #sweep(): void {
+    const now = this.#ctx.now()
+    for (const managed of Array.from(this.#waiting)) {
+      if (managed.askedAt === 0) this.#ask(managed)
+      // a client that does not answer is not there
+      else if (now - managed.askedAt >= this.#limits.ackTimeout) managed.session.close('connection-timeout')
+      managed.queue.flatten()
+    }
+    for (const [managed, until] of Array.from(this.#asleep)) if (now >= until) managed.session.end('lost')
+  }
+
+  // ---- sessions without a stream ----
+
+  keep(managed: Managed, reason: string): boolean {
+    this.#waiting.delete(managed)
+    managed.askedAt = 0
+    if (managed.id === undefined || !RESUMABLE.has(reason) || !this.fits(managed.queue)) return false
+    managed.queue.flatten()
+    this.#asleep.delete(managed)
+    this.#asleep.set(managed, this.#ctx.now() + managed.maxMs)
+    this.#makeRoom(managed.session)
+    return true
+  }
+
+  /** A client that always comes back anew leaves only so many behind. */
+  #makeRoom({ jid }: Bound): void {
+    const mine: Managed[] = []
+    for (const session of this.#ctx.sessions.of(jid.local)) {
+      const managed = this.#managed.get(session)
+      if (managed !== undefined && this.#asleep.has(managed)) mine.push(managed)
+    }
+    const surplus = mine.length - this.#limits.maxHibernating
+    if (surplus <= 0) return
+    mine.sort((a, b) => (this.#asleep.get(a) ?? 0) - a.maxMs - ((this.#asleep.get(b) ?? 0) - b.maxMs))
+    for (const managed of mine.slice(0, surplus)) managed.session.end('lost')
+  }
+
+  /** §5: the session has a stream again, and its client knows: what was not confirmed is sent again, in order. */
+  awake(managed: Managed): void {
+    this.#asleep.delete(managed)
+    for (const entry of managed.queue.all()) managed.session.write(delayed(entry, this.#ctx.host))
+    if (managed.queue.length === 0) return
+    this.#waiting.add(managed)
+    this.#ask(managed)
+  }
+
+  rest(managed: Managed, reason: string): Iterable<Element> {
+    this.#forget(managed)
+    // not-authorized: there is no account any more
+    return reason === 'not-authorized' ? [] : this.#goingOn(managed, managed.session.priority)
+  }
+
+  *#goingOn({ queue, session }: Managed, priority: number | undefined): Iterable<Element> {
+    for (const entry of queue.all()) {
+      const sessions = this.#ctx.sessions.of(session.jid.local)
+      const others = { priority, sessions, boundAt: (s: Session) => this.#boundAt.get(s) }
+      if (goesOn(entry, session.jid.bare, others)) yield delayed(entry, this.#ctx.host)
+    }
+  }
+
+  #forget(managed: Managed): void {
+    this.#asleep.delete(managed)
+    this.#waiting.delete(managed)
+    if (managed.id !== undefined) this.#byId.delete(managed.id)
+  }
+
+  /** §5: how much was handled, for a client that comes too late. */
+  #remember(session: Bound, reason: string): void | Promise<void> {
+    const managed = this.#managed.get(session)
+    if (managed?.id === undefined || FORGOTTEN.has(reason)) return undefined
+    return this.ended.add(session.jid.local, managed.id, managed.handled)
+  }
+}

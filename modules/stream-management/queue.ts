@@ -1,0 +1,117 @@
+/**
+ * What a client was sent and has not confirmed (XEP-0198 §4), oldest first, with counting modulo 2^32. What is confirmed soon is kept as
+ * it is; the rest as bytes, because an element may hold on to the input that it came with.
+ */
+import { Element } from '../../server/xmpp/element.ts'
+import { parseXml } from '../../server/xmpp/parser.ts'
+
+/** Stanzas that are kept as elements before the oldest becomes bytes. */
+const FRESH = 16
+/** Confirmed entries at the head of the list before it is cut. */
+const CUT_AT = 64
+/** §4: 2^32-1 is followed by zero. */
+const COUNTS = 2 ** 32
+const UNLIMITED = { maxBytes: Infinity, maxDepth: Infinity, maxAttrs: Infinity, maxName: Infinity }
+
+/** One stanza. */
+export interface Unconfirmed {
+  /** When it was sent, milliseconds since 1970. */
+  readonly at: number
+  readonly stanza: Element
+}
+
+interface Entry {
+  readonly at: number
+  what: Element | Buffer
+}
+
+/** What an 'h' of the client says. stale: lower than an earlier one; beyond: more than was sent. */
+export type Confirmed = 'ok' | 'stale' | 'beyond'
+
+/** The queue of one session; almost nothing while it is empty. */
+export class Queue {
+  #entries: Entry[] | undefined
+  #head = 0
+  /** Entries from #head on that are bytes. */
+  #flat = 0
+  #bytes = 0
+  /** Since the beginning; below 2^53 for any life of a server. */
+  #total: number
+
+  /** Stanzas that are not confirmed. */
+  get length(): number {
+    return this.#entries === undefined ? 0 : this.#entries.length - this.#head
+  }
+  /** Bytes of those that are kept as bytes. */
+  get bytes(): number {
+    return this.#bytes
+  }
+  /** The newest 'h' of the client. */
+  get confirmed(): number {
+    return this.#total % COUNTS
+  }
+  /** What 'h' is when everything is confirmed. */
+  get sent(): number {
+    return (this.#total + this.length) % COUNTS
+  }
+
+  /** `confirmed`: stanzas before the first of this queue. */
+  constructor(confirmed = 0) {
+    this.#total = confirmed
+  }
+
+  push(stanza: Element, at: number): void {
+    ;(this.#entries ??= []).push({ at, what: stanza })
+    if (this.length - this.#flat > FRESH) this.#flatten(this.#head + this.#flat)
+  }
+
+  #flatten(index: number): void {
+    const entry = this.#entries?.[index]
+    if (entry === undefined || entry.what instanceof Buffer) return
+    entry.what = Buffer.from(entry.what.toString())
+    this.#bytes += entry.what.length
+    this.#flat++
+  }
+
+  /** Everything as bytes. */
+  flatten(): void {
+    for (let i = this.#head + this.#flat, end = this.#head + this.length; i < end; i++) this.#flatten(i)
+  }
+
+  /** What `h` would mean. */
+  check(h: number): Confirmed {
+    if (distance(this.confirmed, h) <= this.length) return 'ok'
+    return distance(h, this.confirmed) <= Math.min(this.#total, 2 ** 31) ? 'stale' : 'beyond'
+  }
+
+  /** Forgets what is confirmed; `h` is 'ok'. */
+  confirm(h: number): void {
+    const entries = this.#entries
+    const count = distance(this.confirmed, h)
+    this.#total += count
+    if (entries === undefined || count === 0) return
+    for (let i = this.#head, end = this.#head + count; i < end; i++) {
+      const what = entries[i]?.what
+      if (what instanceof Buffer) this.#bytes -= what.length
+    }
+    this.#flat = Math.max(0, this.#flat - count)
+    this.#head += count
+    if (this.#head === entries.length) {
+      this.#entries = undefined
+      this.#head = 0
+    } else if (this.#head >= CUT_AT) {
+      entries.splice(0, this.#head)
+      this.#head = 0
+    } else entries.fill({ at: 0, what: EMPTY }, this.#head - count, this.#head)
+  }
+
+  /** All of it, oldest first. */
+  *all(): Iterable<Unconfirmed> {
+    for (const { at, what } of this.#entries?.slice(this.#head) ?? [])
+      yield { at, stanza: what instanceof Element ? what : parseXml(what, UNLIMITED) }
+  }
+}
+
+const EMPTY = Buffer.alloc(0)
+/** How far `to` is ahead of `from`. */
+const distance = (from: number, to: number): number => (to - from + COUNTS) % COUNTS
