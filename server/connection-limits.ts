@@ -5,6 +5,13 @@ interface Entry {
   opened: number
 }
 
+/** What one address may have. */
+export interface AddressLimits {
+  /** Connections at the same time. */
+  readonly maxPerAddress: number
+  readonly maxNewPerMinute: number
+}
+
 const WINDOW_MS = 60_000
 
 /** Counts connections by address. An IPv6 /64 counts as one address: that is what one customer gets. */
@@ -14,11 +21,11 @@ export class ConnectionLimits {
   #maxNewPerMinute = 0
   #windowEndsAt = 0
 
-  constructor(limits: { readonly maxPerAddress: number; readonly maxNewPerMinute: number }) {
+  constructor(limits: AddressLimits) {
     this.setLimits(limits)
   }
 
-  setLimits(limits: { readonly maxPerAddress: number; readonly maxNewPerMinute: number }): void {
+  setLimits(limits: AddressLimits): void {
     this.#maxOpen = limits.maxPerAddress
     this.#maxNewPerMinute = limits.maxNewPerMinute
   }
@@ -52,6 +59,32 @@ export class ConnectionLimits {
       entry.opened = 0
       if (entry.open <= 0) this.#entries.delete(key)
     }
+  }
+}
+
+/** The same limits where there is no stream yet that could count and say so: TLS handshakes, HTTP. */
+export class Doors {
+  readonly #limits: ConnectionLimits
+  readonly #now: () => number
+
+  constructor(limits: AddressLimits, now: () => number) {
+    this.#limits = new ConnectionLimits(limits)
+    this.#now = now
+  }
+
+  setLimits(limits: AddressLimits): void {
+    this.#limits.setLimits(limits)
+  }
+
+  /** Lets a connection in, which needs a later `leave`; false: it is one too many, and is not counted. */
+  enter(address: string): boolean {
+    if (this.#limits.opened(address, this.#now())) return true
+    this.#limits.closed(address)
+    return false
+  }
+
+  leave(address: string): void {
+    this.#limits.closed(address)
   }
 }
 

@@ -2,10 +2,12 @@
 import type { Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import { plainAddress } from './addresses.ts'
+import type { Doors } from './connection-limits.ts'
 import { Deadlines } from './deadlines.ts'
 import type { Peers } from './http-peer.ts'
 import type { Log } from './module.ts'
-import { proxyGate } from './net.ts'
+import { proxyGate, refuse } from './net.ts'
 import type { Tls } from './tls.ts'
 import { TlsConnection } from './tls-socket.ts'
 
@@ -18,6 +20,8 @@ export interface Preparation {
   readonly handshakeTimeoutMs: number
   /** Gets to know the TLS of each connection. */
   readonly peers: Peers
+  /** How many connections an address may have; proxies that are trusted may have any number. */
+  readonly doors?: Doors
   readonly log: Log
 }
 
@@ -53,6 +57,12 @@ export function prepareConnections(server: Server, how: Preparation): { close():
     })
   }
   const next = (socket: Socket, proxied: string | undefined): void => {
+    const address = plainAddress(proxied ?? socket.remoteAddress)
+    const { doors } = how
+    if (doors !== undefined && !peers.isTrusted(address)) {
+      if (!doors.enter(address)) return refuse(socket)
+      socket.once('close', () => doors.leave(address))
+    }
     if (tls === undefined) start(socket, proxied)
     else secure(socket, tls, proxied)
   }

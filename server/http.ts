@@ -7,6 +7,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { Duplex } from 'node:stream'
 import fastifyStatic from '@fastify/static'
 import fastify, { type FastifyError, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { Doors } from './connection-limits.ts'
 import { readBody } from './http-body.ts'
 import { prepareConnections } from './http-connections.ts'
 import { GzipCache } from './http-gzip.ts'
@@ -46,6 +47,8 @@ export interface HttpSettings {
   readonly requestTimeoutMs?: number
   /** Until an idle connection is closed; default 60 s. */
   readonly keepAliveMs?: number
+  /** How many connections an address may have. */
+  readonly doors?: Doors
 }
 
 /** A server that answers requests. */
@@ -284,6 +287,7 @@ async function openServer(listener: HttpListener, settings: HttpSettings, parts:
     ...(proxies.length === 0 ? {} : { proxyFrom: proxies }),
     handshakeTimeoutMs: headersTimeoutMs,
     peers,
+    ...(settings.doors === undefined ? {} : { doors: settings.doors }),
     log,
   })
   const port = await listen(server, listener, log)

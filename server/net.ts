@@ -6,6 +6,7 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import type { TLSSocket } from 'node:tls'
 import { AddressSet, isLoopback, plainAddress } from './addresses.ts'
 import { type Clock, systemClock } from './clock.ts'
+import type { Doors } from './connection-limits.ts'
 import { Deadlines } from './deadlines.ts'
 import type { Log, TlsInfo, Transport, TransportSink } from './module.ts'
 import { readProxyHeader } from './proxy-protocol.ts'
@@ -33,6 +34,8 @@ export interface ListenerOptions {
   readonly handshakeTimeoutMs?: number
   /** How long `end()` waits for the peer before the connection is destroyed; default 10 s. */
   readonly closeTimeoutMs?: number
+  /** Limits on direct TLS connections until they are handed out. */
+  readonly doors?: Doors
   /** For tests. */
   readonly clock?: Clock
 }
@@ -58,6 +61,7 @@ interface Shared {
   readonly accept: (transport: Transport) => void
   readonly handshakes: Deadlines<TcpTransport>
   readonly closings: Deadlines<TcpTransport>
+  readonly doors: Doors | undefined
 }
 
 /** preparing: direct TLS, not accepted yet. */
@@ -181,6 +185,7 @@ class TcpTransport implements Transport {
     socket.off('secure', onSecure)
     this.#shared.handshakes.delete(this)
     const direct = this.#state === 'preparing'
+    if (direct) this.#shared.doors?.leave(this.remoteAddress)
     if (!direct && this.#state !== 'securing') return
     this.#state = 'open'
     this.#tls?.established()
@@ -215,6 +220,7 @@ class TcpTransport implements Transport {
 
   handleClose(): void {
     if (this.#state === 'closed') return
+    if (this.#state === 'preparing') this.#shared.doors?.leave(this.remoteAddress)
     this.#state = 'closed'
     this.#shared.handshakes.delete(this)
     this.#shared.closings.delete(this)
@@ -261,10 +267,12 @@ export async function listenTcp(
     accept,
     handshakes: new Deadlines((transport) => transport.expire(tooSlow), handshakeMs, clock),
     closings: new Deadlines((transport) => transport.destroy(), opts.closeTimeoutMs ?? 10_000, clock),
+    doors: opts.doors,
   }
   const prepare = (socket: Socket, remoteAddress: string): void => {
-    if (opts.tls === 'direct') new TcpTransport(socket, remoteAddress, shared).prepareTls()
-    else accept(new TcpTransport(socket, remoteAddress, shared))
+    if (opts.tls !== 'direct') accept(new TcpTransport(socket, remoteAddress, shared))
+    else if (opts.doors?.enter(remoteAddress) === false) refuse(socket)
+    else new TcpTransport(socket, remoteAddress, shared).prepareTls()
   }
   const gate = opts.proxyProtocol === true ? proxyGate(opts, log) : undefined
   const server = createServer({
@@ -316,8 +324,7 @@ export function proxyGate(
         log.warn('connection refused: not from a proxy that is allowed to send PROXY headers', {
           address: proxy,
         })
-        socket.on('error', ignore)
-        socket.destroy()
+        refuse(socket)
         return
       }
       waiting.add(socket)
@@ -330,6 +337,12 @@ export function proxyGate(
     },
     close: () => waiting.expireAll(),
   }
+}
+
+/** Closes a connection that nobody else has seen. */
+export function refuse(socket: Socket): void {
+  socket.on('error', ignore)
+  socket.destroy()
 }
 
 function ignore(): void {

@@ -5,6 +5,7 @@
 import { join } from 'node:path'
 import { C2s, type C2sLimits } from './c2s.ts'
 import { type Clock, systemClock } from './clock.ts'
+import { Doors } from './connection-limits.ts'
 import { runAccountCommand } from './account-commands.ts'
 import type { Config, HostConfig } from './config.ts'
 import type { ContextEnv } from './context.ts'
@@ -101,8 +102,15 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
   const store = withTimeLimit(options.store ?? (await openStore(config.storage)))
   if (options.store === undefined) stack.defer(() => store.close())
   const tls = await Tls.load(tlsSettings(config, log))
+  const newDoors = () => new Doors(c2sLimits(config), () => clock.now())
+  const doors = { tls: newDoors(), http: newDoors() }
   const http = await startHttp(
-    { ...httpListeners(config), hosts: config.hosts.map((h) => h.name), publicUrls: config.http.publicUrls },
+    {
+      ...httpListeners(config),
+      hosts: config.hosts.map((h) => h.name),
+      publicUrls: config.http.publicUrls,
+      doors: doors.http,
+    },
     tls,
     log,
   )
@@ -149,7 +157,7 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
   const control = options.store === undefined ? controlPath(config) : undefined
   if (control !== undefined)
     stack.use(await serveControl(control, (request) => runAccountCommand(hosts, request), log))
-  const listeners = await listenAll(config, tls, c2s, log, stack)
+  const listeners = await listenAll(config, { tls, c2s, log, doors: doors.tls }, stack)
 
   let current = config
   let stopped: Promise<void> | undefined
@@ -179,7 +187,7 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
       for (const host of known)
         await loaders.get(host.name)?.reload(enabledModules(modules, host.modules, 'host'), host.modules)
       await shared.reload(enabledModules(modules, next.serverModules, 'server'), next.serverModules)
-      c2s.setLimits(c2sLimits(next))
+      for (const one of [c2s, doors.tls, doors.http]) one.setLimits(c2sLimits(next))
       current = next
     },
   }
@@ -230,13 +238,29 @@ function httpPorts(config: Config, http: HttpServer): Pick<Ports, 'http' | 'http
   return { http: http.ports.slice(0, plain), https: http.ports.slice(plain) }
 }
 
-async function listenAll(config: Config, tls: Tls, c2s: C2s, log: Log, stack: AsyncDisposableStack) {
+async function listenAll(
+  config: Config,
+  {
+    tls,
+    c2s,
+    log,
+    doors,
+  }: { readonly tls: Tls; readonly c2s: C2s; readonly log: Log; readonly doors: Doors },
+  stack: AsyncDisposableStack,
+) {
   const all: Listener[] = []
   const open = async (list: Config['listen']['client'], mode: 'starttls' | 'direct'): Promise<number[]> => {
     const ports: number[] = []
     for (const { address, port, proxyProtocol } of addressed(config, list)) {
       const { proxyFrom } = config.listen
-      const opts = { address, port, tls: mode, proxyProtocol, ...(proxyFrom.length > 0 ? { proxyFrom } : {}) }
+      const opts = {
+        address,
+        port,
+        tls: mode,
+        proxyProtocol,
+        doors,
+        ...(proxyFrom.length > 0 ? { proxyFrom } : {}),
+      }
       const listener = await listenTcp(opts, tls, (transport) => void c2s.accept(transport), log)
       stack.defer(() => listener.close())
       all.push(listener)
