@@ -9,7 +9,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { promisify } from 'node:util'
 import { inspect } from 'node:util'
 import { StoreUnavailable } from '../../server/storage/contract.ts'
-import { redact } from '../../server/storage/mongodb/connection.ts'
+import { redact } from '../../server/storage/mongodb/connect.ts'
 import { openStore } from '../../server/storage/open.ts'
 import { dropDatabase, startMongo, startTimeoutMs } from '../helpers/mongodb.ts'
 import type { MongoServer } from '../helpers/mongodb.ts'
@@ -34,9 +34,9 @@ describe('opening a mongodb store', () => {
   let server: MongoServer | undefined
   let database = ''
 
-  before('start a database', async function () {
+  before('start a database of our own', async function () {
     this.timeout(startTimeoutMs)
-    const started = await startMongo()
+    const started = await startMongo({ own: true })
     if ('skipped' in started) {
       console.log(`      not run: ${started.skipped}`)
       this.skip()

@@ -48,9 +48,14 @@ describe('mongodb driver and races', function () {
     await server?.[Symbol.asyncDispose]()
   })
 
-  async function open(way: 'held' | 'direct', settleMs?: number): Promise<Store> {
+  async function open(way: 'held' | 'direct', settleMs?: number, timeoutMs = 5000): Promise<Store> {
     const url = way === 'held' ? `mongodb://127.0.0.1:${proxy.port}/` : server!.url
-    const store = await openMongodb({ url, database, ...(settleMs === undefined ? {} : { settleMs }) })
+    const store = await openMongodb({
+      url,
+      database,
+      timeoutMs,
+      ...(settleMs === undefined ? {} : { settleMs }),
+    })
     stores.push(store)
     return store
   }
@@ -152,7 +157,7 @@ describe('mongodb driver and races', function () {
   })
 
   it('a dead entry of a process that ended does no harm, and its dedupe key is free', async () => {
-    const slow = await open('held')
+    const slow = await open('held', undefined, 800)
     const quick = await open('direct', 0)
     await add(archiveOf(slow), 0)
     const insert = hold('insert')
@@ -177,7 +182,7 @@ describe('mongodb driver and races', function () {
   })
 
   it('purgeOwner leaves nothing that says whose it was, dead entries included', async () => {
-    const slow = await open('held')
+    const slow = await open('held', undefined, 800)
     const quick = await open('direct', 0)
     const owner = 'juliet'
     const entry = { at, with: 'w', doc: { n: 1 } }

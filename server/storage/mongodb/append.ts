@@ -29,7 +29,6 @@ interface Pending {
 
 const maxBatch = 200
 const maxBatchBytes = 8 * 1024 * 1024
-const maxWaiting = 20_000
 const maxTries = 500
 const patience = 20
 const maxRemembered = 10_000
@@ -47,12 +46,14 @@ export class Lanes {
 
   /** Appends an entry; rejects with {@link StoreUnavailable} when the database stays away: it may be stored or not then. */
   append(keys: OwnerKeys, fields: Pending['fields'], bytes: number): Promise<Appended> {
+    const { connection } = this.#archive
+    connection.admit(bytes)
     const running = this.#lanes.get(keys.owner)
-    if (running !== undefined) return running.append(fields, bytes)
+    if (running !== undefined) return connection.track(running.append(fields, bytes), bytes)
     const lane = new Lane(this.#archive, keys, this.#last.get(keys.owner))
     this.#lanes.set(keys.owner, lane)
-    const result = lane.append(fields, bytes)
-    void this.#archive.connection.track(lane.run(() => this.#idle(keys.owner, lane.last)))
+    const result = connection.track(lane.append(fields, bytes), bytes)
+    void connection.track(lane.run(() => this.#idle(keys.owner, lane.last)))
     return result
   }
 
@@ -85,8 +86,6 @@ class Lane {
   append(fields: Pending['fields'], bytes: number): Promise<Appended> {
     const same = this.#byKey.get(fields.k)
     if (same !== undefined) return same.done.promise.then(({ id }) => ({ id, duplicate: true }))
-    if (this.#queue.length >= maxWaiting)
-      return Promise.reject(new Error('too many appends wait for one archive'))
     const deadline = performance.now() + this.#archive.connection.timeoutMs
     const pending: Pending = { fields, bytes, done: Promise.withResolvers(), deadline, tries: 0 }
     this.#queue.push(pending)

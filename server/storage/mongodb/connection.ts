@@ -1,27 +1,11 @@
 /**
- * The connection of the mongodb driver: opening with one clear sentence when that fails, a time limit on each command, the
- * clock of leases, indexes. It uses the portable part of the protocol only: no transactions, change streams, TTL or text
+ * The connection of the mongodb driver: a time limit on each command, what errors mean, the clock of leases, indexes, how
+ * much may wait. It uses the portable part of the protocol only: no transactions, change streams, TTL or text
  * indexes, collations or pipeline updates.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import {
-  MongoBulkWriteError,
-  MongoClient,
-  MongoError,
-  MongoInvalidArgumentError,
-  MongoParseError,
-  MongoServerError,
-  ReadConcern,
-} from 'mongodb'
-import type {
-  Collection,
-  Db,
-  Document,
-  Filter,
-  IndexSpecification,
-  MongoClientOptions,
-  WriteError,
-} from 'mongodb'
+import { MongoBulkWriteError, MongoError, MongoInvalidArgumentError, MongoServerError } from 'mongodb'
+import type { Collection, Db, Document, Filter, IndexSpecification, MongoClient, WriteError } from 'mongodb'
 import { StoreUnavailable } from '../contract.ts'
 
 /** How to reach the database. */
@@ -69,10 +53,11 @@ export interface Find {
   readonly projection?: Readonly<Record<string, 0 | 1>>
 }
 
-/** Version of what this driver writes; a database with a newer one is refused. */
-export const schemaVersion = 1
-
-const defaultTimeoutMs = 5000
+// What comes faster than the database takes it, or while it is away, must not fill the memory.
+const maxPending = 100_000
+const maxPendingBytes = 256 * 1024 * 1024
+/** Time limit of a command, milliseconds. */
+export const defaultTimeoutMs = 5000
 const clockPeriodMs = 600_000
 // Building an index on what earlier versions stored can take long; nobody waits for it but who needs it.
 const indexTimeoutMs = 600_000
@@ -85,6 +70,7 @@ export class Connection {
   readonly #client: MongoClient
   readonly #now: (() => number) | undefined
   readonly #pending = new Set<Promise<unknown>>()
+  #pendingBytes = 0
   readonly #indexes = new Map<string, Promise<void>>()
   #closing: Promise<void> | undefined
   #clock: { readonly offsetMs: number; readonly readAt: number } | undefined
@@ -136,13 +122,22 @@ export class Connection {
     return this.run((opts) => rows.find(filter, { ...opts, ...rest }).toArray(), timeoutMs)
   }
 
-  /** Counts a write as pending until it is settled, for {@link close}. */
-  track<R>(write: Promise<R>): Promise<R> {
-    const tracked: Promise<unknown> = write.then(
-      () => this.#pending.delete(tracked),
-      () => this.#pending.delete(tracked),
-    )
+  /** Throws when so much waits to be written already that this must not be added; bytes. */
+  admit(bytes: number): void {
+    if (this.#pending.size >= maxPending || this.#pendingBytes + bytes > maxPendingBytes) {
+      throw new StoreUnavailable('too many writes wait for the database')
+    }
+  }
+
+  /** Counts a write of so many bytes as pending until it is settled, for {@link admit} and {@link close}. */
+  track<R>(write: Promise<R>, bytes = 0): Promise<R> {
+    const settled = (): void => {
+      this.#pending.delete(tracked)
+      this.#pendingBytes -= bytes
+    }
+    const tracked: Promise<unknown> = write.then(settled, settled)
     this.#pending.add(tracked)
+    this.#pendingBytes += bytes
     return write
   }
 
@@ -269,134 +264,4 @@ const unsureCodes: ReadonlySet<number> = new Set([
 /** Whether the error says that a unique key is taken. */
 export function isDuplicate(error: unknown): boolean {
   return error instanceof MongoServerError && error.code === 11_000
-}
-
-/** Connects, checks the schema version, reads the clock. Throws {@link StoreUnavailable} with one sentence. */
-export async function connect(config: MongoConfig): Promise<Connection> {
-  const timeoutMs = config.timeoutMs ?? defaultTimeoutMs
-  let client: MongoClient | undefined
-  try {
-    client = new MongoClient(config.url, clientOptions(config, timeoutMs))
-    if (config.onCommand !== undefined) {
-      const { onCommand } = config
-      client.on('commandStarted', ({ commandName, command }) => onCommand(commandName, command))
-    }
-    const name = databaseName(config)
-    let db = client.db(name, { readPreference: 'primary' })
-    // The library knows better what is wrong, so it may speak first.
-    const hello = await bounded(timeoutMs * 1.5, client, () => db.command({ hello: 1 }))
-    const majority = (client.options.writeConcern?.w ?? 'majority') === 'majority'
-    const clustered = typeof hello['setName'] === 'string' || hello['msg'] === 'isdbgrid'
-    // What a reader has seen must not be rolled back by the next primary: a lower id could appear then.
-    if (clustered && majority && client.options.readConcern === undefined) {
-      db = client.db(name, { readPreference: 'primary', readConcern: new ReadConcern('majority') })
-    }
-    const connection = new Connection(client, db, config)
-    await checkSchema(connection, name)
-    if (config.now === undefined) await connection.readClock()
-    return connection
-  } catch (error) {
-    await client?.close()
-    const reason = (error instanceof Error ? error.message : 'unknown error')
-      .replace(/\s+/g, ' ')
-      .slice(0, 300)
-    if (error instanceof StoreUnavailable) throw error
-    const hosts = client?.options.hosts.join(', ') ?? ''
-    const what =
-      error instanceof MongoParseError || client === undefined
-        ? 'the address of the mongodb store is wrong'
-        : `cannot use the mongodb store${hosts === '' ? '' : ` at ${hosts}`}`
-    // Not as `cause`: what the library says may quote the address, and causes end up in logs.
-    throw new StoreUnavailable(`${what}: ${redact(reason, config.url)}`)
-  }
-}
-
-function clientOptions(config: MongoConfig, timeoutMs: number): MongoClientOptions {
-  const says = (option: string): boolean => new RegExp(`[?&]${option}=`, 'i').test(config.url)
-  return {
-    appName: 'hermod',
-    ...(says('maxPoolSize') ? {} : { maxPoolSize: config.maxPoolSize ?? 20 }),
-    ...(says('w') || says('journal') ? {} : { writeConcern: { w: 'majority', ...config.writeConcern } }),
-    connectTimeoutMS: timeoutMs,
-    serverSelectionTimeoutMS: timeoutMs,
-    waitQueueTimeoutMS: timeoutMs,
-    ignoreUndefined: true,
-    monitorCommands: config.onCommand !== undefined,
-  }
-}
-
-function databaseName(config: MongoConfig): string {
-  if (config.database !== undefined) return config.database
-  const path = /^mongodb(?:\+srv)?:\/\/[^/]+\/([^?]+)/.exec(config.url)?.[1]
-  return path === undefined ? 'hermod' : decodeURIComponent(path)
-}
-
-// Authentication has no limit of its own in the library.
-async function bounded<R>(timeoutMs: number, client: MongoClient, run: () => Promise<R>): Promise<R> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(new Error(`no answer within ${timeoutMs} ms`))
-      void client.close()
-    }, timeoutMs)
-  })
-  try {
-    return await Promise.race([run(), late])
-  } finally {
-    clearTimeout(timer)
-  }
-}
-
-async function checkSchema(connection: Connection, database: string): Promise<void> {
-  const rows = connection.rows('meta')
-  let found: Row | null
-  try {
-    // A write also when there is nothing to write: a server that does not take any is found out now.
-    found = await connection.run((opts) =>
-      rows.findOneAndUpdate(
-        { _id: 'schema' },
-        { $setOnInsert: { version: schemaVersion } },
-        { upsert: true, returnDocument: 'after', ...opts },
-      ),
-    )
-  } catch (error) {
-    if (!isDuplicate(error)) throw error
-    // Another process made it at the same time.
-    found = await connection.run((opts) => rows.findOne({ _id: 'schema' }, opts))
-  }
-  const version: unknown = found?.['version']
-  if (typeof version !== 'number')
-    throw new StoreUnavailable(`database ${database} is not one of this server`)
-  if (version > schemaVersion) {
-    throw new StoreUnavailable(
-      `database ${database} was written by a newer version of this server (schema ${version}, this one knows ${schemaVersion})`,
-    )
-  }
-}
-
-/** The text without the credentials of the address. */
-export function redact(text: string, url: string): string {
-  const secrets: string[] = []
-  const user = /^[a-z+]+:\/\/([^/?#]*)@/i.exec(url)?.[1]
-  if (user !== undefined) secrets.push(user, ...user.split(':'))
-  for (const [, value] of url.matchAll(/[?&][^=&]*(?:password|token|credential)[^=&]*=([^&]*)/gi)) {
-    if (value !== undefined) secrets.push(value)
-  }
-  let safe = url === '' ? text : text.replaceAll(url, '***')
-  for (const secret of secrets.flatMap((one) => [one, decoded(one)]).sort((a, b) => b.length - a.length)) {
-    if (secret === '') continue
-    // Very short ones are part of every other word; there they give nothing away.
-    if (secret.length > 3) safe = safe.replaceAll(secret, '***')
-    else safe = safe.replace(/[\p{L}\p{N}%]+/gu, (word) => (word === secret ? '***' : word))
-  }
-  return safe
-}
-
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    // Not percent-encoded: there is no other spelling to hide.
-    return text
-  }
 }

@@ -28,6 +28,7 @@ export class MongoCounter implements Counter {
 
   async next(owner: string): Promise<number> {
     const id = this.#id(owner)
+    this.#connection.admit(0)
     const done = Promise.withResolvers<number>()
     const waiting = this.#waiting.get(id)
     if (waiting !== undefined) waiting.push(done)
@@ -35,7 +36,7 @@ export class MongoCounter implements Counter {
       this.#waiting.set(id, [done])
       void this.#connection.track(this.#run(id))
     }
-    return done.promise
+    return this.#connection.track(done.promise)
   }
 
   /** Gives numbers in the order of the calls, those that wait in one step; never rejects. */

@@ -37,7 +37,6 @@ const maxBatch = 50
 const maxBatchBytes = 8 * 1024 * 1024
 const maxBatches = 4
 const maxTries = 100
-const maxWaiting = 50_000
 
 /** A version no other write has: a document that was deleted and made again is not taken for the old one. */
 function newVersion(): string {
@@ -61,6 +60,7 @@ export class Writes {
 
   /** Stores, replacing what was there. */
   put(id: string, stored: Stored): Promise<void> {
+    this.#connection.admit(stored.bytes)
     const last = this.#keys.get(id)
     const waiting = last === undefined || last.length < 2 ? undefined : last.at(-1)
     if (waiting?.kind === 'put') {
@@ -70,11 +70,12 @@ export class Writes {
     }
     const done = Promise.withResolvers<void>()
     this.#add(id, { kind: 'put', stored, done })
-    return this.#connection.track(done.promise)
+    return this.#connection.track(done.promise, stored.bytes)
   }
 
   /** Whether there was something to delete. */
   delete(id: string): Promise<boolean> {
+    this.#connection.admit(0)
     const done = Promise.withResolvers<boolean>()
     this.#add(id, { kind: 'delete', done })
     return this.#connection.track(done.promise)
@@ -82,6 +83,7 @@ export class Writes {
 
   /** Reads, changes and writes back in one step; rejects with what `step` throws. */
   update(id: string, step: Step): Promise<void> {
+    this.#connection.admit(0)
     const done = Promise.withResolvers<void>()
     const queue = this.#keys.get(id)
     const waiting = queue === undefined || queue.length < 2 ? undefined : queue.at(-1)
@@ -93,7 +95,6 @@ export class Writes {
   #add(id: string, operation: Operation): void {
     const queue = this.#keys.get(id)
     if (queue !== undefined) {
-      if (queue.length >= maxWaiting) throw new Error('too many writes wait for one document')
       queue.push(operation)
       return
     }
