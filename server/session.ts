@@ -270,7 +270,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
     if (!this.stream.open) return // it never will: see takeHeld
     const waiting = this.#corked
     this.#corked = undefined
-    for (const element of waiting ?? []) this.send(element)
+    for (const element of waiting ?? []) this.answer(element)
   }
 
   setKeeper(keeper: Keeper | undefined): void {
