@@ -148,7 +148,7 @@ const commands: Commands = {
   },
 
   async memory() {
-    for (let i = 0; i < 3; i++) {
+    for (let i = 0; i < 2; i++) {
       globalThis.gc?.()
       await new Promise((resolve) => setImmediate(resolve))
     }
