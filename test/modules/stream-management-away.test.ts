@@ -1,0 +1,261 @@
+/** XEP-0198 §4, §7: sessions without a stream, and what becomes of what their clients did not confirm. */
+import { expect } from 'chai'
+import ping from '../../modules/ping.ts'
+import presence from '../../modules/presence/index.ts'
+import roster from '../../modules/roster/index.ts'
+import sm from '../../modules/stream-management/index.ts'
+import { openMemory } from '../../server/storage/memory.ts'
+import { el } from '../../server/xmpp/element.ts'
+import { testHost } from '../helpers/host.ts'
+import {
+  NS,
+  SID,
+  ENABLE,
+  JULIET,
+  ROMEO,
+  a,
+  message,
+  resume,
+  condition,
+  first,
+  world,
+  stage,
+  Fresh,
+} from '../helpers/managed.ts'
+
+describe('stream management: sessions without a stream, XEP-0198 §4, §7', () => {
+  it('§7: after an orderly end nothing is kept', async () => {
+    await using s = await stage()
+    await s.romeo.close()
+    expect(s.world.closed).to.deep.equal(['orchard closed'])
+  })
+
+  it('§7: a connection that ends without </stream:stream> leaves the session', async () => {
+    await using s = await stage()
+    s.romeo.transport.sink?.ended()
+    await s.host.settle()
+    expect(s.world.closed).to.deep.equal([])
+  })
+
+  it('a resource that is bound anew ends it; messages go to the new session, once', async () => {
+    await using s = await stage()
+    await s.juliet.send(message('0'))
+    await s.romeo.send(a(1))
+    await s.romeo.drop()
+    await s.juliet.send(message('1'))
+    const again = await s.host.client(ROMEO)
+    expect(s.world.closed).to.deep.equal(['orchard conflict'])
+    expect([
+      ...again.take().map((e) => e.attr('id')),
+      ...s.world.kept.map((e) => e.attr('id')),
+    ]).to.deep.equal(['1'])
+    expect(s.host.host.of('romeo')).to.have.length(1)
+    const fresh = await Fresh.open(s.host)
+    expect(first(await fresh.send(resume(s.id, 0)))).to.equal('failed 0 item-not-found')
+  })
+
+  it('expires after the time the client asked for, and what is not confirmed goes on its way, in order, with its time', async () => {
+    await using s = await stage({}, `<enable xmlns='${NS}' resume='true' max='20'/>`)
+    await s.romeo.drop()
+    const at = s.host.clock.now()
+    await s.juliet.send(message('1') + message('2'))
+    await s.host.clock.advance(19_000)
+    expect(s.world.closed).to.deep.equal([])
+    await s.host.clock.advance(2000)
+    expect(s.world.closed).to.deep.equal(['orchard lost'])
+    expect(s.world.kept.map((e) => e.attr('id'))).to.deep.equal(['1', '2'])
+    const stamp = s.world.kept[0]?.getChild('delay', 'urn:xmpp:delay')?.attr('stamp')
+    expect(Date.parse(stamp ?? '')).to.equal(at)
+    const fresh = await Fresh.open(s.host)
+    expect(first(await fresh.send(resume(s.id, 0)))).to.equal('failed 0 item-not-found')
+  })
+
+  it('another device gets what it has not got yet, and nothing twice', async () => {
+    await using s = await stage()
+    const other = await s.host.client('romeo@example.org/phone')
+    const presence = el('presence', 'jabber:client', {}, el('priority', 'jabber:client', {}, '0'))
+    for (const session of s.host.host.of('romeo')) session.setPresence(presence)
+    await s.host.clock.advance(10)
+    await s.romeo.drop()
+    await s.juliet.send(message('both', 'romeo@example.org') + message('only'))
+    expect(other.take().map((e) => e.attr('id'))).to.deep.equal(['both'])
+    await s.host.clock.advance(601_000)
+    expect(other.take().map((e) => e.attr('id'))).to.deep.equal(['only'])
+    expect(s.world.kept).to.deep.equal([])
+  })
+
+  it('a device with carbons has its copy, a copy does not go on', async () => {
+    await using s = await stage()
+    const other = await s.host.client('romeo@example.org/phone')
+    other.session.setFlag('carbons', true)
+    other.session.setPresence(el('presence', 'jabber:client'))
+    await s.romeo.drop()
+    const copy = el('message', 'jabber:client', { from: 'romeo@example.org', to: ROMEO, type: 'chat' })
+    s.romeo.session.send(copy.append(el('received', 'urn:xmpp:carbons:2')))
+    await s.juliet.send(message('1'))
+    const hidden = `<message to='${ROMEO}' id='2' type='chat'><body>2</body><private xmlns='urn:xmpp:carbons:2'/></message>`
+    await s.juliet.send(hidden)
+    await s.host.clock.advance(601_000)
+    expect(other.take().map((e) => e.attr('id'))).to.deep.equal(['2'])
+    expect(s.world.kept).to.deep.equal([])
+  })
+
+  it('a device that reads the archive gets what is archived from there', async () => {
+    await using s = await stage()
+    await s.romeo.drop()
+    const archived = el('stanza-id', SID, { by: 'romeo@example.org', id: '7' })
+    const one = el(
+      'message',
+      'jabber:client',
+      { from: 'juliet@example.org/balcony', to: ROMEO, id: '1' },
+      archived,
+    )
+    s.romeo.session.send(one)
+    await s.host.clock.advance(1000)
+    const later = await s.host.client('romeo@example.org/phone')
+    later.session.setFlag('mam', true)
+    later.session.setPresence(el('presence', 'jabber:client'))
+    await s.juliet.send(message('2'))
+    await s.host.clock.advance(601_000)
+    expect(later.take().map((e) => e.attr('id'))).to.deep.equal(['2'])
+    expect(s.world.kept).to.deep.equal([])
+  })
+
+  it('an account leaves only so many behind', async () => {
+    await using s = await stage({ maxHibernating: 2 })
+    await s.romeo.drop()
+    for (const resource of ['b', 'c', 'd']) {
+      const client = await s.host.client(`romeo@example.org/${resource}`)
+      await client.send(ENABLE)
+      await s.host.clock.advance(1000)
+      await client.drop()
+    }
+    expect(s.world.closed).to.deep.equal(['orchard lost', 'b lost'])
+    expect(s.host.host.of('romeo').map((session) => session.jid.resource)).to.deep.equal(['c', 'd'])
+  })
+
+  it('too much for a session without a stream ends it', async () => {
+    await using s = await stage({ maxStanzas: 50 })
+    await s.romeo.drop()
+    for (let i = 0; i < 52; i++) await s.juliet.send(message(String(i)))
+    expect(s.world.closed).to.deep.equal(['orchard resource-constraint'])
+    expect(s.world.kept.map((e) => e.attr('id'))).to.deep.equal(
+      Array.from({ length: 52 }, (_, i) => String(i)),
+    )
+  })
+
+  it('a client that does not answer is waited for', async () => {
+    await using s = await stage({ ackTimeout: '10s' })
+    await s.juliet.send(message('1'))
+    await s.host.clock.advance(15_000)
+    expect(condition(s.romeo.error)).to.equal('connection-timeout')
+    expect(s.world.closed).to.deep.equal([])
+    const fresh = await Fresh.open(s.host)
+    expect(fresh.ids(await fresh.send(resume(s.id, 0)))).to.deep.equal(['resumed', '1', 'r'])
+  })
+
+  it('a client that does not read is waited for, and gets everything', async () => {
+    const around = world()
+    await using host = await testHost({
+      modules: [sm, around.module],
+      accounts: ['romeo', 'juliet'],
+      limits: { maxQueueBytes: 64 * 1024 },
+    })
+    const romeo = await host.client(ROMEO)
+    const juliet = await host.client(JULIET)
+    const id = (await romeo.send(ENABLE))[0]?.attr('id') ?? ''
+    romeo.transport.blocked = true
+    const pad = 'x'.repeat(3000)
+    for (let i = 0; i < 40; i++)
+      await juliet.send(`<message to='${ROMEO}' id='${i}' type='chat'><body>${pad}</body></message>`)
+    expect(romeo.session.connected).to.equal(false)
+    expect(around.closed).to.deep.equal([])
+    const fresh = await Fresh.open(host)
+    const got = await fresh.send(resume(id, 0))
+    expect(fresh.ids(got)).to.deep.equal(['resumed', ...Array.from({ length: 40 }, (_, i) => String(i)), 'r'])
+  })
+
+  it('presence stays while it is away, and is gone when it expires', async () => {
+    const around = world()
+    await using host = await testHost({
+      modules: [roster, presence, sm, around.module],
+      accounts: ['romeo', 'juliet'],
+    })
+    const romeo = await host.client(ROMEO)
+    const other = await host.client('romeo@example.org/phone')
+    await romeo.send(ENABLE)
+    await other.send('<presence/>')
+    await romeo.send('<presence/>')
+    other.take()
+    await romeo.drop()
+    expect(other.take()).to.deep.equal([])
+    await host.clock.advance(300_000)
+    expect(other.take()).to.deep.equal([])
+    await host.clock.advance(301_000)
+    expect(other.take().map((e) => `${e.attr('from')} ${e.attr('type')}`)).to.deep.equal([
+      `${ROMEO} unavailable`,
+    ])
+  })
+
+  it('a client that a ping finds dead is waited for too', async () => {
+    const around = world()
+    await using host = await testHost({ modules: [sm, ping, around.module], accounts: ['romeo'] })
+    const romeo = await host.client(ROMEO)
+    await romeo.send(ENABLE)
+    await host.clock.advance(400_000)
+    expect(romeo.session.connected).to.equal(false)
+    expect(around.closed).to.deep.equal([])
+  })
+
+  it('removal of the account ends it', async () => {
+    await using s = await stage()
+    await s.romeo.drop()
+    await s.host.host.deleteAccount('romeo')
+    await s.host.settle()
+    expect(s.world.closed).to.deep.equal(['orchard not-authorized'])
+    expect(s.host.host.of('romeo')).to.deep.equal([])
+  })
+
+  it('unload ends what waits', async () => {
+    await using s = await stage()
+    await s.romeo.drop()
+    await s.juliet.send(message('1'))
+    await s.host.unload('stream-management')
+    await s.host.settle()
+    expect(s.world.closed).to.deep.equal(['orchard lost'])
+    expect(s.world.kept.map((e) => e.attr('id'))).to.deep.equal(['1'])
+  })
+
+  it('§5: after a clean restart the client learns what was handled, and nothing is lost', async () => {
+    const store = await openMemory({})
+    const ids: string[] = []
+    const before = world()
+    {
+      await using host = await testHost({
+        modules: [sm, before.module],
+        accounts: ['romeo', 'juliet'],
+        store,
+      })
+      for (const [resource, drop] of [
+        ['orchard', false],
+        ['phone', true],
+      ] as const) {
+        const romeo = await host.client(`romeo@example.org/${resource}`)
+        ids.push((await romeo.send(ENABLE))[0]?.attr('id') ?? '')
+        await romeo.send(message(`from ${resource}`, JULIET))
+        if (drop) await romeo.drop()
+      }
+      const juliet = await host.client(JULIET)
+      before.kept.length = 0
+      await juliet.send(message('1') + message('2', 'romeo@example.org/phone'))
+    }
+    expect(before.kept.map((e) => e.attr('id'))).to.have.members(['1', '2'])
+    await using host = await testHost({ modules: [sm], accounts: ['romeo', 'juliet'], store })
+    for (const id of ids) {
+      const fresh = await Fresh.open(host)
+      expect(first(await fresh.send(resume(id, 0)))).to.equal('failed 1 item-not-found')
+    }
+    const other = await Fresh.open(host, {}, 'juliet@example.org')
+    expect(first(await other.send(resume(ids[0] ?? '', 0)))).to.equal('failed item-not-found')
+  })
+})
