@@ -374,6 +374,7 @@ export const DEFAULT_MODULES: readonly string[] = [
   'bind',
   'bind2',
   'session',
+  'stream-management',
   'stream-limits',
   'websocket',
   'host-meta',
