@@ -10,7 +10,7 @@ import { defineModule } from '../../server/module.ts'
 import { el } from '../../server/xmpp/element.ts'
 import { type TestHost, testHost } from '../helpers/host.ts'
 import { bindingTls, LoginStream } from '../helpers/login.ts'
-import { NS, ENABLE, JULIET, a, message, resume, condition, first } from '../helpers/managed.ts'
+import { NS, ENABLE, JULIET, a, message, resume, condition } from '../helpers/managed.ts'
 
 describe('stream management within SASL2 and Bind 2: XEP-0198 §9', () => {
   const tls = bindingTls()
