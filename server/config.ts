@@ -383,6 +383,7 @@ export const DEFAULT_MODULES: readonly string[] = [
   'caps',
   'roster',
   'presence',
+  'carbons',
   'blocking',
   'ping',
   'version',

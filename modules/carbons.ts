@@ -1,0 +1,280 @@
+/**
+ * XEP-0280 Message Carbons 1.0.1: other devices of an account see what it sends and receives, wrapped by XEP-0297. Implements all of
+ * the rules of §6.1 ('urn:xmpp:carbons:rules:0') and the hint <no-copy/> of XEP-0334. Enabled by an iq or within Bind 2 (XEP-0386).
+ * A <private/> element stays in the message (§9). What devices missed while they were gone is the matter of the archive.
+ */
+import {
+  type Bound,
+  type Ctx,
+  defineModule,
+  type Iq,
+  type Session,
+  type StanzaEvent,
+} from '../server/module.ts'
+import { Element, el } from '../server/xmpp/element.ts'
+import { StanzaError } from '../server/xmpp/errors.ts'
+import type { JID } from '../server/xmpp/jid.ts'
+import { NS } from '../server/xmpp/ns.ts'
+
+const CARBONS = 'urn:xmpp:carbons:2'
+const RULES = 'urn:xmpp:carbons:rules:0'
+const FORWARD = 'urn:xmpp:forward:0'
+const HINTS = 'urn:xmpp:hints'
+const MUC = 'http://jabber.org/protocol/muc'
+const MUC_USER = 'http://jabber.org/protocol/muc#user'
+const INVITATION = 'jabber:x:conference'
+const FLAG = 'carbons'
+/** §6.1: payloads of instant messaging that make a message without body eligible. */
+const PAYLOADS: ReadonlySet<string> = new Set([
+  'urn:xmpp:receipts',
+  'http://jabber.org/protocol/chatstates',
+  'urn:xmpp:chat-markers:0',
+])
+/** Messages of an account whose errors would be copied; older ones are forgotten. */
+const MAX_REMEMBERED = 64
+/** Longer ids are not remembered, UTF-16 units. */
+const MAX_ID = 128
+/** Rooms of a session that are known; of more the oldest are forgotten. */
+const MAX_ROOMS = 500
+
+/** The rooms a session has joined, as bare address to its nick there. */
+type Rooms = Map<string, string>
+
+export default defineModule({
+  name: 'carbons',
+  summary: 'Copies of sent and received messages for the other devices of an account',
+  specs: [
+    { xep: 280, version: '1.0.1', status: 'complete' },
+    { xep: 297, version: '1.0', status: 'complete', note: 'as carbons use it' },
+    { xep: 334, version: '1.0.0', status: 'partial', note: 'no-copy' },
+    { rfc: 6120, sections: '8.3.1' },
+    { rfc: 6121, sections: '5.2.2' },
+    { xep: 386, version: '1.1.0', status: 'partial', note: 'carbons within it' },
+  ],
+  optional: ['bind2'],
+  setup(ctx) {
+    // §3, §6.2
+    for (const target of ['host', 'account'] as const) {
+      ctx.disco.feature(target, CARBONS)
+      ctx.disco.feature(target, RULES)
+    }
+    enabling(ctx)
+    const rooms = ctx.perSession((): Rooms | undefined => undefined)
+    const eligibleOnes = new Remembered()
+
+    ctx.hook('client:in', { phase: 'observe', kinds: ['presence'] }, ({ session, stanza, to }) => {
+      if (session !== undefined && to.resource !== '')
+        rooms.set(session, roomsAfter(rooms.get(session), stanza, to))
+    })
+    ctx.hook('client:in', { phase: 'copy', kinds: ['message'] }, (e) => {
+      // what an account sends to itself arrives here too and is copied then, so that no device gets it twice
+      if (e.session === undefined || e.from.bare.equals(e.to.bare)) return
+      const joined = rooms.get(e.session)?.get(e.to.bare.toString())
+      sent(e, e.session, (other) => joined === undefined || sharesNick(other, e.to, joined))
+    })
+    ctx.hook('account:in', { phase: 'copy', kinds: ['message'] }, (e) => {
+      if (!e.from.bare.equals(e.to.bare)) received(e)
+      else if (e.session !== undefined) {
+        const takers = ctx.sessions.takers(e.to, e.stanza.attr('type'))
+        sent(e, e.session, (other) => !takers.includes(other))
+      }
+    })
+    // Errors that this server makes do not arrive at the account: they go straight back to the session that caused them.
+    ctx.hook('client:out', { phase: 'copy', kinds: ['message'] }, (e) => {
+      if (e.stanza.attr('type') !== 'error' || e.session === undefined || isCopy(e.stanza, e.session.jid))
+        return
+      const { from, session, stanza } = e
+      const joined = rooms.get(session)?.get(from.bare.toString())
+      const others = enabled(session.jid.local).filter(
+        (other) => other !== session && (joined === undefined || sharesNick(other, from, joined)),
+      )
+      if (others.length > 0 && eligibleOnes.has(session.jid.local, stanza, from))
+        for (const other of others) copy(other, 'received', stanza)
+    })
+    // A copy is for one session. When that is gone, nobody else gets it, and nobody is told (§10.3).
+    ctx.hook('client:out', { phase: 'guard', kinds: ['message'] }, (e) => {
+      if (e.session === undefined || e.to.equals(e.session.jid) || !isCopy(e.stanza, e.session.jid))
+        return undefined
+      return { stop: 'a carbon copy for another session' }
+    })
+    ctx.hook('account:offline', { phase: 'guard', kinds: ['message'] }, (e) =>
+      isCopy(e.stanza, e.to) ? { stop: 'a carbon copy for a session that is gone' } : undefined,
+    )
+    ctx.hook('session:closed', { phase: 'observe' }, ({ session }) => {
+      const { local } = session.jid
+      if (ctx.sessions.of(local).every((other) => other === session)) eligibleOnes.forget(local)
+    })
+
+    function sharesNick(session: Bound, occupant: JID, nick: string): boolean {
+      // §6.1, note: only these could answer to a private message within a room
+      return occupant.resource === '' || rooms.get(session)?.get(occupant.bare.toString()) === nick
+    }
+
+    function enabled(local: string): readonly Bound[] {
+      return ctx.sessions.of(local).filter((session) => session.flag(FLAG) === true)
+    }
+
+    /** §8: copies of what `sender` sends, for those sessions that `wanted` says. */
+    function sent(e: StanzaEvent, sender: Bound, wanted: (other: Bound) => boolean): void {
+      const all = enabled(e.from.local)
+      if (all.length === 0 || !isEligible(e, e.from.local, e.to)) return
+      if (e.stanza.attr('type') !== 'error') eligibleOnes.add(e.from.local, e.stanza, e.to)
+      if (e.duplicate === true) return // the client did not know that we had it; the others got theirs
+      // irrespective of whether the sending client has carbons enabled; never to itself
+      const others = all.filter((other) => other !== sender && wanted(other))
+      if (others.length === 0) return
+      const { archivedAs, stanza } = e
+      // XEP-0359: the id in the account's own archive, from which a device can page on
+      const message =
+        archivedAs === undefined || hasIdOf(stanza, e.from.bare)
+          ? stanza
+          : stanza.append(el('stanza-id', NS.SID, { by: e.from.bare.toString(), id: archivedAs }))
+      for (const other of others) copy(other, 'sent', message)
+    }
+
+    /** §7: copies of what arrives, for those sessions that do not get it anyway. */
+    function received(e: StanzaEvent): void {
+      const all = enabled(e.to.local)
+      if (all.length === 0) return
+      const type = e.stanza.attr('type')
+      const takers = ctx.sessions.takers(e.to, type)
+      if (type === 'error' && takers.length > 0) return // copied when it is delivered, see client:out
+      const occupant = takers.some((taker) => rooms.get(taker)?.has(e.from.bare.toString()) === true)
+      if (isFromOccupant(e, occupant) || !isEligible(e, e.to.local, e.from)) return
+      if (type !== 'error') eligibleOnes.add(e.to.local, e.stanza, e.from)
+      for (const session of all) if (!takers.includes(session)) copy(session, 'received', e.stanza)
+    }
+
+    /** `local`: whose devices would get copies; `peer`: the other side. */
+    function isEligible({ stanza, from, to }: StanzaEvent, local: string, peer: JID): boolean {
+      if (stanza.attr('type') !== 'error') return isInstantMessage(stanza)
+      // §6.1: an error counts when what it answers did. §10.3: an answer to a copy is none, whatever it contains
+      return !from.bare.equals(to.bare) && eligibleOnes.has(local, stanza, peer)
+    }
+
+    /** §7, §8: from the account itself, to the full address of the session. */
+    function copy(session: Bound, name: 'sent' | 'received', stanza: Element): void {
+      const addresses = {
+        from: session.jid.bare.toString(),
+        to: session.jid.toString(),
+        type: stanza.attr('type'),
+      }
+      const wrapped = el(name, CARBONS, {}, el('forwarded', FORWARD, {}, stanza))
+      ctx.deliver(session, el('message', NS.CLIENT, addresses, wrapped))
+    }
+  },
+})
+
+/** §4, §5: the two requests, and the same within Bind 2 (XEP-0386 §3.2). */
+function enabling(ctx: Ctx): void {
+  const set = (on: true | undefined) => (iq: Iq) => {
+    // §4.1, §5.1: a client of another server, or of another account
+    if (iq.session === undefined || !iq.from.bare.equals(iq.to.bare)) throw new StanzaError('not-allowed')
+    iq.session.setFlag(FLAG, on) // §10.1: again and again is no error
+  }
+  ctx.iq('account', 'set', CARBONS, 'enable', set(true), { advertise: false })
+  ctx.iq('account', 'set', CARBONS, 'disable', set(undefined), { advertise: false })
+  ctx.streamFeature({
+    ns: CARBONS,
+    streams: ['c2s'],
+    needs: ['authenticated'],
+    forbids: [],
+    inline: 'bind2',
+    advertise: () => el('feature', NS.BIND2, { var: CARBONS }),
+    handle(s: Session, request) {
+      if (request.name === 'enable') s.setFlag(FLAG, true)
+    },
+  })
+}
+
+/** §6.1: all but what is said of errors and of private messages within rooms. */
+function isInstantMessage(stanza: Element): boolean {
+  const type = stanza.attr('type')
+  if (type === 'groupchat') return false
+  let eligible = type === 'chat'
+  let body = false
+  for (const child of stanza.children) {
+    if (typeof child === 'string') continue
+    const { ns, name } = child
+    // §9: <private/>. And copies, true or forged, are not copied again
+    if (ns === CARBONS && (name === 'private' || name === 'received' || name === 'sent')) return false
+    if (ns === HINTS && name === 'no-copy') return false // XEP-0334 §4.3
+    if (ns === stanza.ns && name === 'body') body = true
+    else if (PAYLOADS.has(ns) || (ns === INVITATION && name === 'x') || isInvitation(child)) eligible = true
+  }
+  return eligible || (body && type !== 'headline') // RFC 6121 §5.2.2: what is unknown is "normal"
+}
+
+/** XEP-0045 7.8.2: an invitation by way of the room, or the answer to one. */
+function isInvitation(child: Element): boolean {
+  if (!child.is('x', MUC_USER)) return false
+  return child.getChild('invite') !== undefined || child.getChild('decline') !== undefined
+}
+
+/** §6.1: a private message of an occupant of a room, which the room sends to each device that has joined. */
+function isFromOccupant({ stanza, from, to }: StanzaEvent, joined: boolean): boolean {
+  if (from.resource === '' || to.resource === '') return false
+  const marks = stanza.getChildren('x', MUC_USER)
+  return (
+    (joined || marks.length > 0) &&
+    !marks.some(isInvitation) &&
+    stanza.getChild('x', INVITATION) === undefined
+  )
+}
+
+/** A copy as this module makes it for a session of the account. */
+function isCopy(stanza: Element, account: JID): boolean {
+  if (stanza.attr('from') !== account.bare.toString()) return false
+  return stanza.elements.some(
+    (child) => child.ns === CARBONS && (child.name === 'received' || child.name === 'sent'),
+  )
+}
+
+function hasIdOf(stanza: Element, account: JID): boolean {
+  return stanza.getChildren('stanza-id', NS.SID).some((id) => id.attr('by') === account.toString())
+}
+
+/** XEP-0045 7.2 and 7.14: presence to an occupant's address joins the room, or leaves it. */
+function roomsAfter(before: Rooms | undefined, presence: Element, to: JID): Rooms | undefined {
+  const room = to.bare.toString()
+  const type = presence.attr('type')
+  if (type === 'unavailable') before?.delete(room)
+  if (type !== undefined) return before
+  // without the mark it may be a new nick, or presence for some contact's device
+  if (presence.getChild('x', MUC) === undefined && before?.has(room) !== true) return before
+  const rooms = before ?? new Map<string, string>()
+  rooms.delete(room)
+  const [oldest] = rooms.keys()
+  if (oldest !== undefined && rooms.size >= MAX_ROOMS) rooms.delete(oldest)
+  return rooms.set(room, to.resource)
+}
+
+/** The newest eligible messages of accounts that are online, so that errors in answer to them are known. */
+class Remembered {
+  readonly #byAccount = new Map<string, Set<string>>()
+
+  /** `peer`: the other side. */
+  add(local: string, stanza: Element, peer: JID): void {
+    const key = keyOf(stanza, peer)
+    if (key === undefined) return
+    let keys = this.#byAccount.get(local)
+    if (keys === undefined) this.#byAccount.set(local, (keys = new Set()))
+    const [oldest] = keys
+    if (oldest !== undefined && keys.size >= MAX_REMEMBERED) keys.delete(oldest)
+    keys.add(key)
+  }
+  /** RFC 6120 §8.3.1: an error has the id of what it answers. */
+  has(local: string, error: Element, peer: JID): boolean {
+    const keys = this.#byAccount.get(local)
+    const key = keys === undefined ? undefined : keyOf(error, peer)
+    return key !== undefined && keys?.has(key) === true
+  }
+  forget(local: string): void {
+    this.#byAccount.delete(local)
+  }
+}
+
+function keyOf(stanza: Element, peer: JID): string | undefined {
+  const id = stanza.attr('id') ?? ''
+  return id.length > MAX_ID ? undefined : `${id}\0${peer.bare.toString()}`
+}
