@@ -6,6 +6,7 @@
  * with internal-server-error; in copy or observe it is logged.
  */
 import type { Clock } from './clock.ts'
+import { Deadlines } from './deadlines.ts'
 import type { Hooks, Log, Phase, Place, StanzaKind, Verdict } from './module.ts'
 import { StanzaError } from './xmpp/errors.ts'
 
@@ -65,6 +66,8 @@ export class Chain<E> {
   readonly #links: Link<E>[] = []
   readonly #log: Log
   readonly #clock: Clock
+  /** Handlers that have not answered yet, as what ends the waiting for them. */
+  readonly #waiting: Deadlines<() => void>
   /** Compiled per kind; chains of events that are not stanzas use `any`. */
   message: Compiled<E>
   presence: Compiled<E>
@@ -75,6 +78,7 @@ export class Chain<E> {
     this.name = name
     this.#log = log
     this.#clock = clock
+    this.#waiting = new Deadlines((giveUp) => giveUp(), HANDLER_TIMEOUT_MS, clock)
     const empty: Compiled<E> = { before: [], store: [], after: [] }
     this.message = empty
     this.presence = empty
@@ -149,7 +153,9 @@ export class Chain<E> {
   /** Starts all store handlers; resolves to the first verdict in their order. */
   runStore(part: Compiled<E>, e: E): Verdict | Promise<Verdict> {
     const links = part.store
-    if (links.length === 0) return undefined
+    const [first] = links
+    if (first === undefined) return undefined
+    if (links.length === 1) return this.#call(first, e)
     let pending: (Verdict | Promise<Verdict>)[] | undefined
     let verdict: Verdict
     for (const link of links) {
@@ -208,14 +214,27 @@ export class Chain<E> {
     }
   }
 
-  async #guarded(link: Link<E>, result: Promise<Verdict | void>): Promise<Verdict> {
-    const { promise: late, reject } = Promise.withResolvers<never>()
-    using _timer = this.#clock.after(HANDLER_TIMEOUT_MS, () => reject(new Error('handler timed out')))
-    try {
-      return (await Promise.race([result, late])) as Verdict
-    } catch (error) {
-      return this.#crashed(link, error)
-    }
+  /** What a handler answers, in time; never rejects. Few promises, because every stored message has one of these. */
+  #guarded(link: Link<E>, result: Promise<Verdict | void>): Promise<Verdict> {
+    return new Promise((resolve) => {
+      let late = false
+      const giveUp = (): void => {
+        late = true
+        resolve(this.#crashed(link, new Error('handler timed out')))
+      }
+      this.#waiting.add(giveUp)
+      result.then(
+        (verdict) => {
+          this.#waiting.delete(giveUp)
+          resolve(verdict ?? undefined)
+        },
+        (error: unknown) => {
+          if (late) return // it is told already
+          this.#waiting.delete(giveUp)
+          resolve(this.#crashed(link, error))
+        },
+      )
+    })
   }
 
   /** A refusal is a bounce; anything else is a bug or a store failure, told to the sender as our fault. */

@@ -165,7 +165,7 @@ export class Host implements SessionTable {
 
   /** Forgets an account that has neither sessions nor stanzas on their way. */
   release(account: Account): void {
-    if (account.sessions.length === 0 && account.lane.busy === undefined) this.#accounts.delete(account.local)
+    if (account.sessions.length === 0 && !account.lane.busy) this.#accounts.delete(account.local)
   }
 
   /** Adds a bound session; the caller has closed an older one of the same full JID. */

@@ -4,7 +4,7 @@
  * Each stanza goes through three stages: begin (guard and rewrite hooks), store, and its turn (copy and observe hooks,
  * then delivery). Begin stages run one after another; stores are started in that order and overlap, so that many
  * messages share one commit; turns come one after another in the order of begin. Where nothing waits, everything
- * happens in the same call and no promise is made.
+ * happens in the same call and no promise is made; where something waits, one promise for each stanza.
  *
  * Who has waited for those ahead longer than a handler may take is refused: many that time out one after another do not make a queue of minutes.
  */
@@ -14,57 +14,89 @@ import { StanzaError } from './xmpp/errors.ts'
 
 /** What to do with the stanza when its turn has come. What it returns is waited for by the sender, not by the lane. */
 export type Turn<E> = (e: E, verdict: Verdict) => void | Promise<void>
-/** A store that was started; boxed, because a promise of a promise would be waited for. */
-interface Started {
-  readonly outcome: Verdict | Promise<Verdict>
+
+/** A stanza in a lane. */
+class Place<E> {
+  readonly chain: Chain<E>
+  readonly part: Compiled<E>
+  readonly e: E
+  readonly turn: Turn<E>
+  readonly settle: () => void
+  readonly fail: (error: unknown) => void
+  /** Begin and store are over; the verdict counts. */
+  ready = false
+  /** The copy and observe hooks are over too. */
+  copied = false
+  verdict: Verdict
+
+  constructor(
+    chain: Chain<E>,
+    part: Compiled<E>,
+    e: E,
+    turn: Turn<E>,
+    settle: () => void,
+    fail: (error: unknown) => void,
+  ) {
+    this.chain = chain
+    this.part = part
+    this.e = e
+    this.turn = turn
+    this.settle = settle
+    this.fail = fail
+  }
+
+  /** Copy and observe hooks, unless the stanza was stopped; a promise where they wait. */
+  copy(): void | Promise<void> {
+    return this.verdict === undefined ? this.chain.runAfter(this.part, this.e) : undefined
+  }
+
+  /** Its turn. */
+  take(): void {
+    try {
+      const done = this.turn(this.e, this.verdict)
+      if (done === undefined) this.settle()
+      else done.then(this.settle, this.fail)
+    } catch (error) {
+      this.fail(error)
+    }
+  }
 }
+
+/** What a lane needs to know of a place, whatever its event is. */
+type AnyPlace = Pick<Place<unknown>, 'ready' | 'copied' | 'verdict' | 'copy' | 'take'>
 
 /** One queue of stanzas whose order matters: a session's input, or what arrives for an account. */
 export class Lane {
-  /** Resolves when the last stanza's store was started; never rejects. */
-  #lastBegun: Promise<unknown> | undefined
-  /** Resolves when the last stanza's turn is over; never rejects. */
-  #lastTurn: Promise<unknown> | undefined
+  #queue: AnyPlace[] = []
+  /** Places before this one are done. */
+  #head = 0
+  /** Settles when the begin stage of the last stanza is over; undefined: it is. Never rejects. */
+  #begun: Promise<void> | undefined
+  #advancing = false
 
-  /** Resolves when everything now in the lane has had its turn; undefined: the lane is empty. */
-  get busy(): Promise<unknown> | undefined {
-    return this.#lastTurn
+  /** Whether stanzas are in the lane that have not had their turn. */
+  get busy(): boolean {
+    return this.#head < this.#queue.length
   }
 
   /** Sends a stanza through the chain; the result settles when what `turn` returned has settled. */
   pass<E>(chain: Chain<E>, part: Compiled<E>, e: E, turn: Turn<E>): void | Promise<void> {
-    if (this.#lastTurn !== undefined)
-      return this.#enter(chain, part, e, turn, this.#beginAfter(this.#lastBegun, chain, part, e))
+    if (this.busy) return this.#enter(chain, part, e, turn, (place) => this.#beginBehind(place))
     const verdict = chain.runBefore(part, e)
     if (verdict instanceof Promise)
-      return this.#enter(
-        chain,
-        part,
-        e,
-        turn,
-        verdict.then((v) => ({ outcome: v ?? chain.runStore(part, e) })),
-      )
+      return this.#enter(chain, part, e, turn, (place) => this.#begin(place, verdict))
     const outcome = verdict ?? chain.runStore(part, e)
-    if (outcome instanceof Promise) return this.#enter(chain, part, e, turn, Promise.resolve({ outcome }))
+    if (outcome instanceof Promise)
+      return this.#enter(chain, part, e, turn, (place) => this.#wait(place, outcome))
     if (outcome === undefined) {
       const copied = chain.runAfter(part, e)
-      if (copied !== undefined) return this.#enterCopied(e, turn, copied)
+      if (copied !== undefined)
+        return this.#enter(chain, part, e, turn, (place) => {
+          place.ready = true
+          this.#copyOver(place, copied)
+        })
     }
     return turn(e, outcome)
-  }
-
-  async #beginAfter<E>(
-    ahead: Promise<unknown> | undefined,
-    chain: Chain<E>,
-    part: Compiled<E>,
-    e: E,
-  ): Promise<Started> {
-    const since = chain.now()
-    await ahead
-    if (chain.now() - since > HANDLER_TIMEOUT_MS)
-      return { outcome: { bounce: new StanzaError('internal-server-error', { type: 'wait' }) } }
-    const verdict = await chain.runBefore(part, e)
-    return { outcome: verdict ?? chain.runStore(part, e) }
   }
 
   #enter<E>(
@@ -72,31 +104,112 @@ export class Lane {
     part: Compiled<E>,
     e: E,
     turn: Turn<E>,
-    started: Promise<Started>,
+    start: (place: Place<E>) => void,
   ): Promise<void> {
-    const ahead = this.#lastTurn
-    this.#lastBegun = started.catch(() => undefined)
-    const mine = (async () => {
-      const outcome = await (await started).outcome
-      await ahead
-      if (outcome === undefined) await chain.runAfter(part, e)
-      return { settled: turn(e, outcome) }
-    })()
-    return this.#leave(mine)
-  }
-
-  #enterCopied<E>(e: E, turn: Turn<E>, copied: Promise<void>): Promise<void> {
-    return this.#leave(copied.then(() => ({ settled: turn(e, undefined) })))
-  }
-
-  async #leave(mine: Promise<{ readonly settled: void | Promise<void> }>): Promise<void> {
-    const over = mine.catch(() => undefined)
-    this.#lastTurn = over
-    const { settled } = await mine.finally(() => {
-      if (this.#lastTurn !== over) return
-      this.#lastTurn = undefined
-      this.#lastBegun = undefined
+    return new Promise<void>((resolve, reject) => {
+      const place = new Place(chain, part, e, turn, resolve, reject)
+      this.#queue.push(place)
+      start(place)
     })
-    await settled
+  }
+
+  /** The begin stage, when those of all stanzas ahead are over. */
+  #beginBehind<E>(place: Place<E>): void {
+    const ahead = this.#begun
+    if (ahead === undefined) {
+      this.#begin(place, place.chain.runBefore(place.part, place.e))
+      return
+    }
+    const since = place.chain.now()
+    this.#begins(
+      ahead.then(() => {
+        if (place.chain.now() - since <= HANDLER_TIMEOUT_MS) return place.chain.runBefore(place.part, place.e)
+        return { bounce: new StanzaError('internal-server-error', { type: 'wait' }) }
+      }),
+      place,
+    )
+  }
+
+  #begin<E>(place: Place<E>, verdict: Verdict | Promise<Verdict>): void {
+    if (verdict instanceof Promise) this.#begins(verdict, place)
+    else this.#store(place, verdict)
+  }
+
+  #begins<E>(verdict: Promise<Verdict>, place: Place<E>): void {
+    const over = verdict
+      .then(
+        (v) => this.#store(place, v),
+        (error: unknown) => this.#broken(place, error),
+      )
+      .finally(() => {
+        if (this.#begun === over) this.#begun = undefined
+      })
+    this.#begun = over
+  }
+
+  #store<E>(place: Place<E>, verdict: Verdict): void {
+    this.#wait(place, verdict ?? place.chain.runStore(place.part, place.e))
+  }
+
+  #wait(place: AnyPlace & Pick<Place<unknown>, 'fail'>, outcome: Verdict | Promise<Verdict>): void {
+    if (outcome instanceof Promise)
+      outcome.then(
+        (verdict) => this.#ready(place, verdict),
+        (error: unknown) => this.#broken(place, error),
+      )
+    else this.#ready(place, outcome)
+  }
+
+  /** A chain turns what its handlers throw into verdicts, so this is a mistake of ours; those behind go on. */
+  #broken(place: AnyPlace & Pick<Place<unknown>, 'fail'>, error: unknown): void {
+    place.fail(error)
+    this.#ready(place, { stop: 'failed' })
+  }
+
+  #ready(place: AnyPlace, verdict: Verdict): void {
+    place.verdict = verdict
+    place.ready = true
+    this.#advance()
+  }
+
+  /** Turns of all that are ready, up to the first that is not. */
+  #advance(): void {
+    if (this.#advancing) return
+    this.#advancing = true
+    for (let place = this.#queue[this.#head]; place?.ready === true; place = this.#queue[this.#head]) {
+      if (!place.copied) {
+        const copied = place.copy()
+        if (copied !== undefined) {
+          // Until then it is not ready for its turn.
+          place.ready = false
+          this.#copyOver(place, copied)
+          break
+        }
+      }
+      this.#leave()
+      place.take()
+    }
+    this.#advancing = false
+  }
+
+  #copyOver(place: AnyPlace, copied: Promise<void>): void {
+    place.copied = true
+    place.ready = false
+    const over = (): void => {
+      place.ready = true
+      this.#advance()
+    }
+    copied.then(over, over)
+  }
+
+  #leave(): void {
+    this.#head++
+    if (this.#head === this.#queue.length) {
+      this.#queue = []
+      this.#head = 0
+    } else if (this.#head >= 256) {
+      this.#queue.splice(0, this.#head)
+      this.#head = 0
+    }
   }
 }

@@ -1,7 +1,7 @@
 /**
- * The server as a load generator wants it: the default modules and limits, with three differences, each because all clients of
- * a load generator are one machine. Login in clear is allowed (the scenarios without TLS measure the server, not TLS); connections of
- * one address are not limited; neither is the input rate of a client, which is what is measured.
+ * The server as a load generator wants it: the default modules and limits, archives only when asked for (ARCHIVE=1), and three
+ * differences, each because all clients of a load generator are one machine. Login in clear is allowed (the scenarios without TLS measure
+ * the server, not TLS); connections of one address are not limited; neither is the input rate of a client, which is what is measured.
  */
 import { copyFile, mkdir } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
@@ -19,6 +19,7 @@ const {
   USERS = '2000',
   PASSWORD = 'secret',
   CERT_DIR,
+  ARCHIVE = '0',
 } = process.env
 const folder = resolve(process.argv[2] ?? '.')
 const certs = join(folder, 'certs')
@@ -46,7 +47,11 @@ const file = {
     newConnectionsPerMinute: UNLIMITED,
   },
   log: { level: 'warn' },
-  modules: { starttls: { required: false }, sasl: { requireTls: false, plainInClear: true } },
+  modules: {
+    starttls: { required: false },
+    sasl: { requireTls: false, plainInClear: true },
+    ...Object.fromEntries(['stanza-id', 'mam', 'retract'].map((name) => [name, ARCHIVE === '1'])),
+  },
 }
 const modules = await findModules()
 const config = parseConfigText(JSON.stringify(file), modules, 'benchmark') // JSON is YAML

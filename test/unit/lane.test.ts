@@ -47,7 +47,7 @@ describe('lane', () => {
     wait('guard', () => false)
     wait('store', () => false)
     expect(pass(1)).to.equal(undefined)
-    expect(lane.busy).to.equal(undefined)
+    expect(lane.busy).to.equal(false)
     expect(events).to.deep.equal(['guard 1', 'store 1', 'turn 1'])
   })
 
@@ -64,7 +64,7 @@ describe('lane', () => {
     await one
     await two
     expect(events.slice(2)).to.deep.equal(['turn 1', 'turn 2'])
-    expect(lane.busy).to.equal(undefined)
+    expect(lane.busy).to.equal(false)
   })
 
   it('does not start a store before the guard of the stanza ahead has passed', async () => {
@@ -125,7 +125,7 @@ describe('lane', () => {
             const order = events.filter((e) => e.startsWith(stage)).map((e) => Number(e.split(' ')[1]))
             expect(order).to.deep.equal(plan.map((_, n) => n))
           }
-          expect(lane.busy).to.equal(undefined)
+          expect(lane.busy).to.equal(false)
         },
       ),
       { numRuns: 100 },
