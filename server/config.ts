@@ -384,6 +384,7 @@ export const DEFAULT_MODULES: readonly string[] = [
   'roster',
   'presence',
   'carbons',
+  'csi',
   'blocking',
   'ping',
   'version',
