@@ -11,7 +11,7 @@ export interface StreamFeature {
   readonly streams: readonly ('c2s' | 's2s')[]
   readonly needs: readonly StreamState[]
   readonly forbids: readonly StreamState[]
-  /** Inline: run before the other requests, whatever their order. */
+  /** Inline: run before the other requests, whatever their order; also when one of these resumes a session, which ends the others. */
   readonly first?: boolean
   /** Offered inside that exchange only (and not as a top-level feature unless `alsoTopLevel`); handle() then runs inside it. */
   readonly inline?: 'sasl2' | 'bind2'

@@ -116,9 +116,9 @@ export class Negotiation {
       request,
       feature: host.inlineFeature(request.ns, inline.of),
     }))
-    // XEP-0198 §9.2: resumption comes first, and when it succeeds everything else is ignored
+    // XEP-0198 §9.2: resumption comes first, and when it succeeds there is nothing to bind
     for (const { request, feature } of requests.toSorted((a, b) => rank(a.feature) - rank(b.feature))) {
-      if (this.#resumed.has(session)) break
+      if (this.#resumed.has(session) && feature?.first !== true) break
       const step = await this.#inlineStep(session, host, feature, request)
       if (step === undefined) continue
       if (step.resume !== undefined) replies.push(await this.#takeOver(session, step.resume))
