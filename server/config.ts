@@ -373,6 +373,7 @@ export const DEFAULT_MODULES: readonly string[] = [
   'sasl2',
   'bind',
   'bind2',
+  'fast',
   'session',
   'stream-management',
   'stream-limits',
