@@ -43,24 +43,32 @@ export class Archives {
     this.#resendMs = resendMs
   }
 
-  /** Appends a message that goes `out` to or comes `in` from `peer`. Appends of one archive take effect in the order of the calls. */
-  append(local: string, way: 'in' | 'out', peer: JID, stanza: Element, finding: Finding): Promise<Appended> {
-    const at = new Date(this.#ctx.now())
-    const doc: Stored = { xml: stanza.toString() }
-    const entry = { at, with: peer.bare.toString(), doc }
+  /**
+   * Appends a message that goes `out` to or comes `in` from `peer`; `then` is told its id for clients, and whether it was there already. Appends of
+   * one archive take effect in the order of the calls.
+   */
+  append<T>(
+    local: string,
+    way: 'in' | 'out',
+    peer: JID,
+    stanza: Element,
+    finding: Finding,
+    then: (id: string, duplicate: boolean) => T,
+  ): Promise<T> {
     const { originId, occupant } = finding
+    const entry = {
+      at: new Date(this.#ctx.now()),
+      with: peer.bare.toString(),
+      doc: { xml: stanza.toString() },
+    }
+    if (originId === undefined || originId === '')
+      return this.archive.append(local, entry).then(({ id }) => then(this.ids.encode(local, id), false))
     // Rooms: all occupants have the bare address in common.
-    const dedupe =
-      originId === undefined || originId === ''
-        ? undefined
-        : keyOf(way, (occupant ? peer : peer.bare).toString(), originId)
-    if (dedupe === undefined)
-      return this.archive
-        .append(local, entry)
-        .then(({ id }) => ({ id: this.ids.encode(local, id), duplicate: false }))
-    return this.archive.append(local, { ...entry, dedupe }).then(({ id, duplicate }) => {
-      if (!duplicate) return { id: this.ids.encode(local, id), duplicate: false }
-      return this.#known(local, { ...entry, dedupe }, id, stanza)
+    const dedupe = keyOf(way, occupant ? peer.toString() : entry.with, originId)
+    const keyed = { ...entry, dedupe }
+    return this.archive.append(local, keyed).then(({ id, duplicate }) => {
+      if (!duplicate) return then(this.ids.encode(local, id), false)
+      return this.#known(local, keyed, id, stanza).then((known) => then(known.id, known.duplicate))
     })
   }
 

@@ -153,7 +153,7 @@ export default defineModule({
       const finding = e.archiving
       if (finding === undefined || isOwn(e)) return undefined
       const { stanza, from, to } = e
-      return archives.append(from.local, 'out', to, stanza, finding).then(({ id, duplicate }): Verdict => {
+      return archives.append(from.local, 'out', to, stanza, finding, (id, duplicate): Verdict => {
         done(from.local, e, to, finding, duplicate)
         e.archivedAs = id
         if (!duplicate) return undefined
@@ -170,7 +170,7 @@ export default defineModule({
       const { from, to } = e
       const bare = to.bare.toString()
       const stanza = e.stanza.attr('to') === undefined ? e.stanza.withAttrs({ to: bare }) : e.stanza
-      return archives.append(to.local, 'in', from, stanza, finding).then(({ id, duplicate }): Verdict => {
+      return archives.append(to.local, 'in', from, stanza, finding, (id, duplicate): Verdict => {
         done(to.local, e, from, finding, duplicate)
         e.duplicate = duplicate
         if (duplicate) return { stop: 'duplicate' }
@@ -194,6 +194,13 @@ export default defineModule({
       'account:offline',
       { phase: 'store', kinds: ['message'], after: ['offline'] },
       ({ stanza, to }) => (isArchived(stanza, to.bare) ? { stop: 'archived' } : undefined),
+    )
+
+    // Results are for the session that asked. When that is gone, nobody else gets them, and nobody is told.
+    ctx.hook('account:offline', { phase: 'guard', kinds: ['message'] }, ({ stanza, from, to }) =>
+      from.equals(to.bare) && stanza.getChild('result', NS_MAM) !== undefined
+        ? { stop: 'a result for a session that is gone' }
+        : undefined,
     )
 
     ctx.hook('account:deleted', { phase: 'observe' }, ({ account: { local } }) => {
