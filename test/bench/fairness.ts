@@ -16,7 +16,7 @@ const line = (name: string, took: number, busiest: number, { count, median, p99,
 console.log(`${'milliseconds'.padEnd(70)}    took   count  median     p99     max busiest`)
 
 for (const load of LOADS.filter(({ name }) => name.includes(wanted))) {
-  await using stage = await Stage.start()
+  await using stage = await Stage.start(load.memoryStore === true ? { memoryStore: true } : {})
   await stage.do('accounts', ['a', 'b'], PASSWORD)
   const run = await load.prepare(stage)
   await using pair = await Pair.start(stage.place, ['a', 'b'], PASSWORD)

@@ -209,3 +209,29 @@ export class Wire {
     else this.#ws.terminate()
   }
 }
+
+/** A login by hand on a socket that reads in its own way; `text`: what it has read so far. */
+export async function handshake(
+  socket: Socket,
+  domain: string,
+  local: string,
+  password: string,
+  text: () => string,
+): Promise<void> {
+  const header =
+    `<?xml version='1.0'?><stream:stream to='${domain}' version='1.0' ` +
+    `xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>`
+  const bind = `<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>r</resource></bind></iq>`
+  const initial = Buffer.from(`\0${local}\0${password}`).toString('base64')
+  const until = async (mark: string, times: number): Promise<void> => {
+    while (text().split(mark).length <= times) await new Promise((resolve) => setImmediate(resolve))
+  }
+  socket.write(header)
+  await until('</stream:features>', 1)
+  socket.write(`<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>${initial}</auth>`)
+  await until('<success', 1)
+  socket.write(header)
+  await until('</stream:features>', 2)
+  socket.write(`${bind}<presence/>`)
+  await until('</jid>', 1)
+}
