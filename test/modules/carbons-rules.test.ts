@@ -5,7 +5,7 @@ import carbons from '../../modules/carbons.ts'
 import { defineModule } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
-import { testHost } from '../helpers/host.ts'
+import { type TestClient, testHost } from '../helpers/host.ts'
 import { fromRemote } from '../helpers/im.ts'
 import { ask, outcome } from '../helpers/iq.ts'
 import {
@@ -171,21 +171,64 @@ describe('carbons: errors and refusals (XEP-0280 §6.1, §10.3, §11)', () => {
     ])
   })
 
-  it('§10.3: a copy whose session is gone is for nobody else, and no error follows', async () => {
+  it('§10.3: nor one to a copy of what the account sent to itself', async () => {
     await using h = await start()
     const s = await scene(h)
+    await s.phone.send(say('romeo@example.org/old', '<body>Note</body>', "type='chat' id='m1'"))
+    expect([seen(s.laptop.take()), seen(s.old.take())]).to.eql([['sent Note'], ['Note']])
+    await s.laptop.send(error('romeo@example.org', 'm1'))
+    expect([s.phone.take(), s.laptop.take(), s.old.take()]).to.eql([[], [], []])
+  })
+
+  it('copies of errors are not copied again, though nothing has an id', async () => {
+    await using h = await start()
+    const s = await scene(h)
+    await s.phone.send(say('romeo@example.org/old') + say('nobody@elsewhere.example'))
+    expect(seen(s.laptop.take())).to.eql(['sent Hi', 'sent Hi', 'received error'])
+    expect(s.phone.take()).to.eql([])
+  })
+
+  it('§10.3: a copy whose session is gone is for nobody else, is not stored, and no error follows', async () => {
+    const stored: string[] = []
+    const offline = defineModule({
+      name: 'offline',
+      summary: 'stores',
+      specs: [],
+      setup(ctx) {
+        ctx.hook('account:offline', { phase: 'store' }, ({ stanza }) => {
+          stored.push(stanza.toString())
+          return { stop: 'stored' }
+        })
+      },
+    })
+    await using h = await testHost({ modules: [carbons, offline], accounts })
+    const s = await scene(h)
+    const three = async (client: TestClient) => {
+      for (let n = 0; n < 3; n++) await client.send(say('juliet@example.org'))
+    }
     s.laptop.transport.blocked = true
-    await s.phone.send(say('juliet@example.org') + say('juliet@example.org', '<body>There?</body>'))
+    await three(s.phone)
     await s.laptop.drop()
-    expect([seen(s.phone.take()), s.old.take()]).to.eql([[], []])
-    await s.phone.close()
+    expect([seen(s.phone.take()), seen(s.old.take())]).to.eql([[], []])
     await s.old.close()
-    s.balcony.take()
-    const alone = await device(h, 'romeo@example.org/tablet', { priority: -1 })
-    alone.transport.blocked = true
-    await s.balcony.send(say('nobody@elsewhere.example') + say('nobody@elsewhere.example'))
-    await alone.drop()
-    expect(s.balcony.take().filter((e) => e.attr('from')?.startsWith('romeo'))).to.eql([])
+    const tablet = await device(h, 'romeo@example.org/tablet', { priority: -1 })
+    tablet.transport.blocked = true
+    await three(s.phone)
+    await s.phone.close()
+    await tablet.drop()
+    expect(stored).to.eql([])
+  })
+
+  it('what is remembered of an account goes with its last session', async () => {
+    await using h = await start()
+    const s = await scene(h)
+    await s.phone.send(say('juliet@example.org/balcony', '<body>Hi</body>', "type='chat' id='m1'"))
+    await s.old.close()
+    await s.laptop.close()
+    await s.phone.close()
+    const laptop = await device(h, 'romeo@example.org/laptop')
+    await s.balcony.send(error('romeo@example.org/phone', 'm1'))
+    expect(laptop.take()).to.eql([])
   })
 
   it('what a guard refuses is not copied', async () => {

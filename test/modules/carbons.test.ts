@@ -171,5 +171,8 @@ describe('carbons: copies (XEP-0280 §7, §8)', () => {
     expect(got!.getChild('stanza-id', 'urn:xmpp:sid:0')!.attr('by')).to.equal('juliet@example.org')
     await s.phone.send(message)
     expect([s.laptop.take(), s.chamber.take()]).to.eql([[], []])
+    await s.phone.send(say('romeo@example.org/old'))
+    const [, own] = unwrap(s.laptop.take()[0]!)
+    expect(own!.getChildren('stanza-id', 'urn:xmpp:sid:0')).to.have.length(1)
   })
 })
