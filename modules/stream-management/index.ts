@@ -117,7 +117,7 @@ class StreamManagement {
       case 'resume':
         return this.#resume(s, element)
       default:
-        throw new StreamError('unsupported-stanza-type') // RFC 6120 §4.9.3.24
+        throw new StreamError('unsupported-stanza-type') // not one of its five elements
     }
   }
 

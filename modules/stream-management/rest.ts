@@ -43,12 +43,12 @@ export function goesOn({ stanza, at }: Unconfirmed, account: JID, others: Others
     if (archived && other.flag('mam') === true) return true // it reads the archive
     if (others.boundAt(other) > at) return false
     if (copied && other.flag('carbons') === true) return true
-    // RFC 6121 §8.5.2.1.1: it went to all of the highest priority
+    // a message to the account went to all of the highest priority
     return toAll && others.priority !== undefined && other.priority === others.priority
   })
 }
 
-/** XEP-0280 §6, §7: made here, for this one session. */
+/** A carbon, made here for this one session. */
 function isCopy(message: Element, account: JID): boolean {
   if (tryJid(message.attr('from') ?? '')?.equals(account) !== true) return false
   return message.elements.some(
@@ -56,7 +56,7 @@ function isCopy(message: Element, account: JID): boolean {
   )
 }
 
-/** XEP-0280 §6: whether devices that asked for copies have got one. */
+/** Whether devices that asked for carbons have got one. */
 function isCopied(message: Element, type: string): boolean {
   if (message.getChild('private', CARBONS) !== undefined || message.getChild('no-copy', HINTS) !== undefined)
     return false
