@@ -5,7 +5,8 @@
  */
 import type { Clock } from './clock.ts'
 import type { Log, Transport, TransportSink } from './module.ts'
-import { parsed } from './turns.ts'
+import { type RateLimit, TokenBucket } from './token-bucket.ts'
+import { later, parsed } from './turns.ts'
 import { type Element, el } from './xmpp/element.ts'
 import { notWellFormed, StreamError } from './xmpp/errors.ts'
 import { NS } from './xmpp/ns.ts'
@@ -29,11 +30,6 @@ export interface StreamOwner {
   closed(reason: string): void
 }
 
-/** Bytes a stream may send per second, averaged, with bursts; undefined fields: no limit. */
-export interface RateLimit {
-  readonly bytesPerSecond: number
-  readonly burstBytes: number
-}
 /** What all streams of a listener share. */
 export interface StreamEnv {
   readonly clock: Clock
@@ -73,7 +69,7 @@ export class XmlStream implements TransportSink {
   readonly #env: StreamEnv
   #parser: Parser | undefined
   #limits: ParserLimits
-  #rate: RateLimit | undefined
+  #bucket: TokenBucket | undefined
   #state: State = 'open'
   #headerSent = false
   /** Framed transports: the next frame must be <open/>. */
@@ -83,8 +79,7 @@ export class XmlStream implements TransportSink {
   #blocked = false
   #paused = false
   #throttled = false
-  #allowance = 0
-  #allowanceAt = 0
+  #resting = false
   #discarding = false
   #told = false
   #reason: string | undefined
@@ -127,12 +122,23 @@ export class XmlStream implements TransportSink {
   data(chunk: Uint8Array | string): void {
     if (this.#discarding || this.#state === 'closed') return
     this.lastReceivedAt = this.#env.clock.now()
-    if (this.#rate !== undefined) this.#spend(chunk.length, this.#rate)
-    parsed(chunk.length)
+    this.#spend(chunk.length, this.lastReceivedAt)
     this.#guarded(() => {
       if (this.transport.framing === 'frames')
         this.#frame(typeof chunk === 'string' ? chunk : decodeFrame(chunk))
       else this.#parse(chunk)
+    })
+    if (parsed(chunk.length)) this.#rest()
+  }
+
+  /** Much was parsed in this turn of the event loop: more of it in a later one. */
+  #rest(): void {
+    if (this.#resting) return
+    this.#resting = true
+    this.transport.pause()
+    later(() => {
+      this.#resting = false
+      if (!this.#paused) this.resume()
     })
   }
 
@@ -187,9 +193,7 @@ export class XmlStream implements TransportSink {
     this.#limits = limits
     if (this.#parser !== undefined) this.#parser.limits = limits
     this.transport.setMaxFrame?.(limits.maxBytes)
-    this.#rate = rate
-    this.#allowance = rate?.burstBytes ?? 0
-    this.#allowanceAt = this.#env.clock.now()
+    this.#bucket = rate === undefined ? undefined : new TokenBucket(rate, this.#env.clock.now())
   }
 
   /** Expects a new header (RFC 6120 §4.3.3). What follows in the same chunk belongs to the new stream. */
@@ -223,21 +227,18 @@ export class XmlStream implements TransportSink {
   /** Reads again, unless the rate limit says otherwise. */
   resume(): void {
     this.#paused = false
-    if (!this.#throttled) this.transport.resume()
+    if (!this.#throttled && !this.#resting && this.#state !== 'closed') this.transport.resume()
   }
 
-  /** Token bucket; when it is empty the socket is not read for as long as it takes to fill up again. */
-  #spend(bytes: number, rate: RateLimit): void {
-    const now = this.#env.clock.now()
-    const refilled = this.#allowance + ((now - this.#allowanceAt) / 1000) * rate.bytesPerSecond
-    this.#allowance = Math.min(rate.burstBytes, refilled) - bytes
-    this.#allowanceAt = now
-    if (this.#allowance >= 0 || this.#throttled) return
+  /** Above its rate the socket is not read for as long as it takes to be within it again. */
+  #spend(bytes: number, now: number): void {
+    const waitMs = this.#bucket?.spend(bytes, now) ?? 0
+    if (waitMs === 0 || this.#throttled) return
     this.#throttled = true
     this.transport.pause()
-    this.#env.clock.after((-this.#allowance / rate.bytesPerSecond) * 1000, () => {
+    this.#env.clock.after(waitMs, () => {
       this.#throttled = false
-      if (!this.#paused && this.#state !== 'closed') this.transport.resume()
+      if (!this.#paused) this.resume()
     })
   }
 

@@ -41,9 +41,9 @@ export function free(heaviness = CHECK_AT): boolean {
   return !over
 }
 
-/** Tells of input that was parsed in this turn. */
-export function parsed(bytes: number): void {
-  if (bytes >= HEAVY_BYTES) weight = CHECK_AT
+/** Tells of input that was parsed and handed on in this turn; true when it was much and there is no time left for more of it. */
+export function parsed(bytes: number): boolean {
+  return bytes >= HEAVY_BYTES && !free()
 }
 
 /** Calls `job` in one of the next turns; it works as long as `free` says so, and comes again if there is more. It must not throw. */
