@@ -331,9 +331,23 @@ export class C2s implements SessionDriver, NegotiationDriver {
     this.#sweeper = this.#env.clock.after(SWEEP_MS, this.#sweep)
   }
 
-  /** Ends all streams with a stream error and waits until what their clients sent is stored and their end is told. */
-  async stop(condition: 'system-shutdown' | 'reset' = 'system-shutdown'): Promise<void> {
+  /** What clients have and confirm now need not go to them again; those that do not answer are not waited for long. */
+  async #confirmed(graceMs: number): Promise<void> {
+    if (graceMs === 0) return
+    const waiting = Array.from(this.#sessions, (session) => session.confirmed())
+    const enough = AbortSignal.timeout(graceMs)
+    const { promise, resolve } = Promise.withResolvers<void>()
+    enough.addEventListener('abort', () => resolve())
+    await Promise.race([promise, Promise.all(waiting.filter((one) => one !== undefined))])
+  }
+
+  /**
+   * Ends all streams with a stream error and waits until what their clients sent is stored and their end is told. Before that, clients get
+   * up to `graceMs` of real time to confirm what they were sent.
+   */
+  async stop(condition: 'system-shutdown' | 'reset' = 'system-shutdown', graceMs = 0): Promise<void> {
     this.#stopping = true
+    await this.#confirmed(graceMs)
     for (const session of Array.from(this.#sessions)) {
       session.stream.pause()
       await session.pending // accepted before the end: stored before the end

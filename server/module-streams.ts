@@ -123,6 +123,8 @@ export interface Keeper {
   sent(stanza: Element): void
   /** The stream is gone; reason as in 'session:closed'. True: the session stays until it is resumed or `end` is called. */
   keep(reason: string): boolean
+  /** The server stops: asks the client. Resolves when it has confirmed everything; undefined: it has. */
+  settle(): Promise<void> | undefined
   /** The session is over: what the client has not confirmed, oldest first. It goes on its way: other resources, offline store, sender. */
   rest(reason: string): Iterable<Element>
 }

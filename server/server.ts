@@ -22,6 +22,9 @@ import { withTimeLimit } from './store-limits.ts'
 import { Telemetry } from './telemetry.ts'
 import { Tls } from './tls.ts'
 
+/** How long clients may take to confirm what they were sent before the server stops. */
+const CONFIRM_MS = 1000
+
 /** What a server is started with. */
 export interface ServerOptions {
   readonly config: Config
@@ -164,7 +167,7 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
   const stop = (): Promise<void> =>
     (stopped ??= (async () => {
       await Promise.all(listeners.all.map((l) => l.close()))
-      await c2s.stop()
+      await c2s.stop('system-shutdown', CONFIRM_MS)
       await stack.disposeAsync()
     })())
   return {

@@ -122,7 +122,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   get limits(): Session['limits'] {
     return this.#driver.limits(this)
   }
-
   is(state: StreamState): boolean {
     switch (state) {
       case 'secure':
@@ -138,7 +137,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   isBound(): this is BoundClient {
     return this.bound
   }
-
   setFlag(name: string, value: string | boolean | undefined): void {
     if (value === undefined) this.#flags?.delete(name)
     else (this.#flags ??= new Map()).set(name, value)
@@ -169,7 +167,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   element(element: Element): void {
     this.#inbox.add(element)
   }
-
   /** RFC 6120 §4.4: what the client sent before it closed its stream still counts. */
   inputEnded(done: () => void): void {
     this.#inbox.ended(done)
@@ -179,7 +176,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   clearInbox(): void {
     this.#inbox.clear()
   }
-
   /** From the inbox. */
   take(element: Element): void | Promise<void> {
     return this.#isStanza(element) ? this.#stanza(element) : this.#driver.negotiate(this, element)
@@ -280,6 +276,10 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   }
   get connected(): boolean {
     return this.stream.open
+  }
+  /** Resolves when the client has confirmed what it was sent; undefined: it has, or does not do that. */
+  confirmed(): Promise<void> | undefined {
+    return this.connected ? this.#keeper?.settle() : undefined
   }
 
   send(element: Element): boolean {

@@ -12,6 +12,7 @@ export interface ManagedOwner {
   full(managed: Managed): void
   /** The stream is gone; whether the session stays. */
   keep(managed: Managed, reason: string): boolean
+  settle(managed: Managed): Promise<void> | undefined
   rest(managed: Managed, reason: string): Iterable<Element>
   /** Stanzas after which the client is asked. */
   readonly askEvery: number
@@ -32,6 +33,8 @@ export class Managed implements Keeper {
   #unasked = 0
   /** When the client was asked and has not answered since; 0: not. */
   askedAt = 0
+  /** Somebody waits until everything is confirmed. */
+  settled: PromiseWithResolvers<void> | undefined
 
   constructor(owner: ManagedOwner, session: Bound, id: string | undefined, maxMs: number) {
     this.#owner = owner
@@ -58,6 +61,9 @@ export class Managed implements Keeper {
     if (this.askedAt === 0) this.askedAt = this.#owner.now()
   }
 
+  settle(): Promise<void> | undefined {
+    return this.#owner.settle(this)
+  }
   keep(reason: string): boolean {
     return this.#owner.keep(this, reason)
   }

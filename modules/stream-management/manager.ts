@@ -109,7 +109,20 @@ export class Manager implements ManagedOwner {
   confirm(managed: Managed, h: number): void {
     managed.queue.confirm(h)
     managed.askedAt = 0
-    if (managed.queue.length === 0) this.#waiting.delete(managed)
+    if (managed.queue.length > 0) return
+    this.#waiting.delete(managed)
+    this.#settled(managed)
+  }
+
+  settle(managed: Managed): Promise<void> | undefined {
+    if (managed.queue.length === 0) return undefined
+    this.#ask(managed)
+    return (managed.settled ??= Promise.withResolvers<void>()).promise
+  }
+
+  #settled(managed: Managed): void {
+    managed.settled?.resolve()
+    managed.settled = undefined
   }
 
   wants(managed: Managed, many: boolean): void {
@@ -155,6 +168,7 @@ export class Manager implements ManagedOwner {
 
   keep(managed: Managed, reason: string): boolean {
     this.#waiting.delete(managed)
+    this.#settled(managed) // not any more
     managed.askedAt = 0
     if (managed.id === undefined || !RESUMABLE.has(reason) || !this.fits(managed.queue)) return false
     managed.queue.flatten()

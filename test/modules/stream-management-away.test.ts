@@ -226,6 +226,28 @@ describe('stream management: sessions without a stream, XEP-0198 §4, §7', () =
     expect(s.world.kept.map((e) => e.attr('id'))).to.deep.equal(['1'])
   })
 
+  it('when the server stops, clients are asked first: what they have does not come again', async () => {
+    await using s = await stage()
+    await s.juliet.send(message('1') + message('2'))
+    const stopped = s.host.c2s.stop('system-shutdown', 60_000)
+    await s.host.settle()
+    expect(s.romeo.closed).to.equal(false)
+    expect(s.romeo.take().map((e) => e.attr('id') ?? e.name)).to.deep.equal(['1', '2', 'r'])
+    await s.romeo.send(a(1))
+    expect(s.romeo.closed).to.equal(false)
+    await s.romeo.send(a(2))
+    await stopped
+    expect(condition(s.romeo.error)).to.equal('system-shutdown')
+    expect(s.world.kept).to.deep.equal([])
+  })
+
+  it('one that does not answer is not waited for long', async () => {
+    await using s = await stage()
+    await s.juliet.send(message('1'))
+    await s.host.c2s.stop('system-shutdown', 20)
+    expect(s.world.kept.map((e) => e.attr('id'))).to.deep.equal(['1'])
+  })
+
   it('§5: after a clean restart the client learns what was handled, and nothing is lost', async () => {
     const store = await openMemory({})
     const ids: string[] = []
