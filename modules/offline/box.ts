@@ -1,0 +1,165 @@
+/**
+ * The messages that wait for one account: how much there is of them, storing in order, taking them out. What is in memory is only for the
+ * time that something goes on, and for counting.
+ */
+import { type Archive, UnknownEntry } from '../../server/module.ts'
+
+/** A message as it is stored. */
+export type Kept = { readonly xml: string }
+/** A message that waits. */
+export interface Waiting {
+  readonly id: string
+  /** When it was stored, milliseconds since 1970. */
+  readonly at: number
+  readonly xml: string
+}
+/** Bounds of one account. */
+export interface Bounds {
+  readonly messages: number
+  readonly bytes: number
+}
+
+/** Entries read or removed in one step. */
+const STEP = 200
+
+/** One account's. */
+export class Box {
+  readonly #archive: Archive<Kept>
+  readonly #local: string
+  readonly #bounds: Bounds
+  /** Messages and their bytes, stored or being stored; undefined: not counted yet. */
+  #usage: { messages: number; bytes: number } | undefined
+  #counting: Promise<void> | undefined
+  /** Messages that wait for the counting. */
+  #queued = 0
+  readonly #appending = new Set<Promise<unknown>>()
+  /** Handed over, and the store would not remove them. */
+  readonly #over = new Set<string>()
+  #last: Promise<void> | undefined
+
+  constructor(archive: Archive<Kept>, local: string, bounds: Bounds) {
+    this.#archive = archive
+    this.#local = local
+    this.#bounds = bounds
+  }
+
+  /** Whether nothing would be lost with this object. */
+  get idle(): boolean {
+    const busy = this.#queued + this.#appending.size + this.#over.size
+    return busy === 0 && this.#last === undefined
+  }
+
+  /** Stores a message behind those of earlier calls; false when there is no room. */
+  add(message: { readonly at: number; readonly with: string; readonly xml: string }): Promise<boolean> {
+    if (this.#usage !== undefined && this.#queued === 0) return this.#append(message)
+    this.#queued++
+    // Whoever waits is called in the order of the calls, and before anybody who comes later.
+    return (this.#counting ??= this.#count()).then(
+      () => {
+        this.#queued--
+        return this.#append(message)
+      },
+      (error: unknown) => {
+        this.#queued--
+        this.#counting = undefined
+        throw error
+      },
+    )
+  }
+
+  async #append(message: {
+    readonly at: number
+    readonly with: string
+    readonly xml: string
+  }): Promise<boolean> {
+    const usage = (this.#usage ??= { messages: 0, bytes: 0 })
+    const bytes = Buffer.byteLength(message.xml)
+    if (usage.messages >= this.#bounds.messages || usage.bytes + bytes > this.#bounds.bytes) return false
+    usage.messages++
+    usage.bytes += bytes
+    const stored = this.#archive.append(this.#local, {
+      at: new Date(message.at),
+      with: message.with,
+      doc: { xml: message.xml },
+    })
+    this.#appending.add(stored)
+    try {
+      await stored
+      return true
+    } catch (error) {
+      this.#release(message.xml)
+      throw error
+    } finally {
+      this.#appending.delete(stored)
+    }
+  }
+
+  #release(xml: string): void {
+    if (this.#usage === undefined) return
+    this.#usage.messages--
+    this.#usage.bytes -= Buffer.byteLength(xml)
+  }
+
+  async #count(): Promise<void> {
+    this.#measure(await this.#read())
+  }
+
+  #measure(all: readonly Waiting[]): void {
+    const bytes = all.reduce((sum, { xml }) => sum + Buffer.byteLength(xml), 0)
+    this.#usage ??= { messages: all.length, bytes }
+  }
+
+  /** Resolves when all that is being stored is stored, or has failed. */
+  async settled(): Promise<void> {
+    while (this.#appending.size > 0 || this.#queued > 0)
+      await Promise.allSettled([...this.#appending, this.#counting])
+  }
+
+  /**
+   * Gives all that waits to `hand`, oldest first, and removes what it says it is done with. One after another, so that nothing is
+   * handed over twice.
+   */
+  take(hand: (all: readonly Waiting[]) => Promise<readonly Waiting[]>): Promise<void> {
+    const before = this.#last
+    const turn = (async () => {
+      await before?.catch(() => undefined) // whoever called has been told
+      await this.#takeNow(hand)
+    })()
+    const last = turn.finally(() => {
+      if (this.#last === last) this.#last = undefined
+    })
+    this.#last = last
+    return last
+  }
+
+  async #takeNow(hand: (all: readonly Waiting[]) => Promise<readonly Waiting[]>): Promise<void> {
+    await this.settled()
+    const all = await this.#read()
+    this.#measure(all)
+    const there = all.filter(({ id }) => !this.#over.has(id))
+    for (const { id, xml } of there.length === 0 ? [] : await hand(there)) {
+      this.#over.add(id)
+      this.#release(xml) // it may come back, and finds its room again
+    }
+    const ids = all.map(({ id }) => id).filter((id) => this.#over.has(id))
+    for (let i = 0; i < ids.length; i += STEP) {
+      const step = ids.slice(i, i + STEP)
+      await this.#archive.remove(this.#local, { ids: step })
+      for (const id of step) this.#over.delete(id)
+    }
+  }
+
+  async #read(): Promise<Waiting[]> {
+    const all: Waiting[] = []
+    for (let after: string | undefined; ; ) {
+      const query = { from: 'first', limit: STEP, ...(after === undefined ? {} : { after }) } as const
+      const page = await this.#archive.page(this.#local, query).catch((error: unknown) => {
+        if (error instanceof UnknownEntry) return undefined // the account was removed meanwhile
+        throw error
+      })
+      for (const { id, at, doc } of page?.entries ?? []) all.push({ id, at: at.getTime(), xml: doc.xml })
+      after = all.at(-1)?.id
+      if (page === undefined || page.complete || after === undefined) return all
+    }
+  }
+}

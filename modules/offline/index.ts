@@ -1,0 +1,163 @@
+/**
+ * XEP-0160 Best Practices for Handling Offline Messages 1.0.1: keeps messages for accounts that have no available resource of
+ * non-negative priority (RFC 6121 §8.5.2.2.1) and delivers them to the first one, in order, with the time they were sent (XEP-0203).
+ * Hints of the sender (XEP-0334) decide first. A device that reads the archive (XEP-0313) gets only what is not there.
+ *
+ * Messages are handed over within the lane of the account, so that what arrives later comes later. What was handed over is removed
+ * afterwards: after a crash in between it comes again, with the same ids. Left out: retrieval by the client (XEP-0013).
+ */
+import { type Bound, c, defineModule, type StanzaEvent, type Verdict } from '../../server/module.ts'
+import { type Element, el } from '../../server/xmpp/element.ts'
+import { StanzaError } from '../../server/xmpp/errors.ts'
+import { NS } from '../../server/xmpp/ns.ts'
+import { parseXml } from '../../server/xmpp/parser.ts'
+import { formatDateTime } from '../../server/xmpp/xml-time.ts'
+import { Box, type Kept, type Waiting } from './box.ts'
+import { isArchived, isKept } from './rules.ts'
+
+/** Session flag of devices that read the archive, set by module mam. */
+const READS_ARCHIVE = 'mam'
+/** Accounts of which something is in memory; more are let go when they are idle. */
+const MAX_BOXES = 10_000
+
+const config = c.object({
+  messages: c.int().min(1).default(1000).describe('Messages that may wait for one account'),
+  bytes: c.bytes('1 MiB').describe('Size of all messages that may wait for one account'),
+})
+
+export default defineModule({
+  name: 'offline',
+  summary: 'Keeps messages for accounts that are not online',
+  specs: [
+    { xep: 160, version: '1.0.1', status: 'complete' },
+    { xep: 203, version: '2.0', status: 'complete' },
+    { xep: 334, version: '1.0.0', status: 'partial', note: 'hints on storing' },
+    { xep: 85, version: '2.1', status: 'partial', note: 'chat states alone are not kept' },
+    { xep: 386, version: '1.1.0', status: 'partial', note: 'archived messages are cleared, not sent' },
+    { rfc: 6121, sections: '8.5.2.2.1' },
+  ],
+  requires: ['presence'],
+  optional: ['mam'],
+  config,
+  setup(ctx, bounds) {
+    const archive = ctx.storage.archive<Kept>('messages')
+    const stored = ctx.metrics.counter('stored', 'Messages kept for accounts that were not online')
+    const refused = ctx.metrics.counter('refused', 'Messages refused because too many were waiting')
+    const delivered = ctx.metrics.counter('delivered', 'Kept messages that were delivered')
+    const boxes = new Map<string, Box>()
+    /** The session was given what waited when it became available. */
+    const served = ctx.perSession<boolean>(() => false)
+    ctx.disco.feature('host', 'msgoffline') // §4
+
+    function boxOf(local: string): Box {
+      const known = boxes.get(local)
+      if (known !== undefined) return known
+      if (boxes.size >= MAX_BOXES) {
+        for (const [name, { idle }] of boxes) {
+          if (!idle) continue
+          boxes.delete(name)
+          break
+        }
+      }
+      const box = new Box(archive, local, bounds)
+      boxes.set(local, box)
+      return box
+    }
+
+    // ---- storing ----
+
+    ctx.hook('account:offline', { phase: 'store', kinds: ['message'], before: ['mam'] }, (e) =>
+      isKept(e.stanza, e.to) ? keep(e) : undefined,
+    )
+
+    async function keep({ stanza, from, to }: StanzaEvent): Promise<Verdict> {
+      const account = to.bare.toString()
+      const whole = stanza.attr('to') === undefined ? stanza.withAttrs({ to: account }) : stanza
+      const message = { at: ctx.now(), with: from.bare.toString(), xml: whole.toString() }
+      if (await boxOf(to.local).add(message)) {
+        stored.add()
+        return { stop: 'stored' }
+      }
+      refused.add()
+      // It is in the archive, where its receiver will find it: not an error.
+      if (isArchived(stanza, to)) return undefined
+      return { bounce: new StanzaError('service-unavailable') } // §2, step 3
+    }
+
+    // ---- delivering ----
+
+    // §2, step 5. The lane of the account waits for it: what arrives meanwhile comes behind.
+    ctx.hook(
+      'client:in',
+      { phase: 'copy', kinds: ['presence'], after: ['presence'] },
+      ({ stanza, session }) =>
+        session === undefined || stanza.attr('to') !== undefined ? undefined : serve(session),
+    )
+    // It had lost its stream before it got all of them.
+    ctx.hook('session:resumed', { phase: 'observe' }, ({ session }) => serve(session))
+
+    function serve(session: Bound): Promise<void> | undefined {
+      // RFC 6121 §8.5.2.2.1: a negative priority counts as being away
+      if (session.priority === undefined || session.priority < 0) {
+        served.set(session, false)
+        return undefined
+      }
+      if (served.get(session)) return undefined
+      served.set(session, true)
+      return deliver(session)
+    }
+
+    async function deliver(session: Bound): Promise<void> {
+      const { local } = session.jid
+      const box = boxOf(local)
+      try {
+        await box.take((all) => handOver(session, all))
+      } catch (error) {
+        served.set(session, false) // the next presence tries again
+        throw error
+      } finally {
+        if (box.idle && boxes.get(local) === box) boxes.delete(local)
+      }
+    }
+
+    /** Resolves to what needs not wait any longer. */
+    async function handOver(session: Bound, all: readonly Waiting[]): Promise<readonly Waiting[]> {
+      const messages: { readonly entry: Waiting; readonly stanza: Element }[] = []
+      await ctx.inSlices(all, (entry) => void messages.push({ entry, stanza: parseXml(entry.xml) }))
+      const over: Waiting[] = []
+      // All at once: if the session ends now, all of them come back in order.
+      for (const { entry, stanza } of messages) {
+        // Gone, or away again, or without a stream: it stays for the next one.
+        if (!isThere(session)) {
+          served.set(session, false)
+          break
+        }
+        over.push(entry)
+        // XEP-0313 §6.3, XEP-0386 §3.2: it comes from the archive
+        if (session.flag(READS_ARCHIVE) === true && isArchived(stanza, session.jid)) continue
+        ctx.deliver(session, delayed(stanza, entry.at))
+        delivered.add()
+      }
+      return over
+    }
+
+    const isThere = (session: Bound): boolean =>
+      session.connected && (session.priority ?? -1) >= 0 && ctx.sessions.get(session.jid) === session
+
+    /** XEP-0203 §3: when it was sent first; one that has been on its way before says so. */
+    function delayed(stanza: Element, at: number): Element {
+      const told = stanza.getChildren('delay', NS.DELAY).some((delay) => delay.attr('from') === ctx.host)
+      if (told) return stanza
+      const attrs = { from: ctx.host, stamp: formatDateTime(at) }
+      return stanza.append(el('delay', NS.DELAY, attrs, 'Offline Storage'))
+    }
+
+    // ---- the end ----
+
+    ctx.hook('account:deleted', { phase: 'observe' }, async ({ account: { local } }) => {
+      // What is being stored would be there after the rest was removed.
+      await boxes.get(local)?.settled()
+      boxes.delete(local)
+    })
+  },
+})

@@ -1,0 +1,54 @@
+/** Which messages are worth keeping for an account that is not there (XEP-0160 §3, XEP-0334 1.0.0, RFC 6121 §8.5). */
+import type { Element } from '../../server/xmpp/element.ts'
+import type { JID } from '../../server/xmpp/jid.ts'
+import { NS } from '../../server/xmpp/ns.ts'
+
+const HINTS = 'urn:xmpp:hints'
+
+/**
+ * What says nothing by itself: namespace to names, undefined for any name. All that is not here is kept: of what nobody here knows,
+ * only its receiver can say that it is worth nothing.
+ */
+const MINOR: ReadonlyMap<string, ReadonlySet<string> | undefined> = new Map([
+  ['http://jabber.org/protocol/chatstates', undefined], // XEP-0160 §3, XEP-0085 §5.6
+  [NS.CLIENT, new Set(['thread'])],
+  [NS.SID, undefined],
+  [NS.DELAY, undefined],
+  [HINTS, undefined],
+  ['urn:xmpp:receipts', new Set(['request'])],
+  ['urn:xmpp:chat-markers:0', new Set(['markable'])],
+  ['urn:xmpp:carbons:2', new Set(['private'])],
+  ['http://jabber.org/protocol/nick', undefined],
+  ['http://jabber.org/protocol/caps', undefined],
+])
+
+/** Whether a message that no session took is to be kept until one of `to` is there. */
+export function isKept(message: Element, to: JID): boolean {
+  switch (message.attr('type')) {
+    case 'error':
+    case 'groupchat':
+    case 'headline':
+      return false // XEP-0160 §3
+    case 'chat':
+      break
+    default:
+      // RFC 6121 §8.5.3.2.1: a resource that is not there was meant; this is ignored or answered with an error
+      if (to.resource !== '') return false
+  }
+  let content = false
+  for (const { ns, name } of message.elements) {
+    if (ns === HINTS) {
+      // XEP-0334 §4.2: not even for later delivery. <no-permanent-store/> (§4.1) is about archives: this is no permanent record.
+      if (name === 'no-store') return false
+      if (name === 'store') content = true // §4.4
+    }
+    content ||= MINOR.has(ns) ? MINOR.get(ns)?.has(name) === false : true
+  }
+  return content
+}
+
+/** Whether the archive of that account (XEP-0313) has the message: it gave it an id there (XEP-0359). */
+export function isArchived(message: Element, account: JID): boolean {
+  const by = account.bare.toString()
+  return message.getChildren('stanza-id', NS.SID).some((id) => id.attr('by') === by)
+}
