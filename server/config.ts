@@ -384,6 +384,7 @@ export const DEFAULT_MODULES: readonly string[] = [
   'caps',
   'roster',
   'presence',
+  'offline',
   'carbons',
   'csi',
   'blocking',

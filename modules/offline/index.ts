@@ -33,6 +33,7 @@ export default defineModule({
     { xep: 203, version: '2.0', status: 'complete' },
     { xep: 334, version: '1.0.0', status: 'partial', note: 'hints on storing' },
     { xep: 85, version: '2.1', status: 'partial', note: 'chat states alone are not kept' },
+    { xep: 313, version: '1.1.3', status: 'partial', note: 'who reads the archive gets nothing twice' },
     { xep: 386, version: '1.1.0', status: 'partial', note: 'archived messages are cleared, not sent' },
     { rfc: 6121, sections: '8.5.2.2.1' },
   ],

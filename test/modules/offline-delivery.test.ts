@@ -1,0 +1,193 @@
+/** XEP-0160 §2: when kept messages are delivered, that none is lost and none comes twice; devices that read an archive. */
+import { expect } from 'chai'
+import { NS } from '../../server/xmpp/ns.ts'
+import { formatDateTime } from '../../server/xmpp/xml-time.ts'
+import { query } from '../helpers/archive.ts'
+import { condition } from '../helpers/im.ts'
+import {
+  arrive,
+  bodies,
+  HINTS,
+  messages,
+  romeoAt,
+  say,
+  start,
+  switched,
+  withArchive,
+} from '../helpers/offline.ts'
+
+describe('module offline: delivery (XEP-0160 §2)', () => {
+  it('in order, with the time of sending (XEP-0203 §3), once, to the first device that is there', async () => {
+    await using h = await start()
+    const romeo = await romeoAt(h)
+    const times: string[] = []
+    for (const text of ['1', '2', '3']) {
+      times.push(formatDateTime(h.clock.now()))
+      await romeo.send(say(text))
+      await h.clock.advance(60_000)
+    }
+    const juliet = await h.client('juliet@example.org/balcony')
+    expect(juliet.take()).to.eql([])
+    const received = messages(await juliet.send('<presence/>'))
+    expect(bodies(received)).to.eql(['1', '2', '3'])
+    expect(received.map((e) => e.attr('from'))).to.eql(Array(3).fill('romeo@example.org/orchard'))
+    const delays = received.map((e) => e.getChild('delay', NS.DELAY))
+    expect(delays.map((delay) => delay?.attr('stamp'))).to.eql(times)
+    expect(delays.map((delay) => delay?.attr('from'))).to.eql(Array(3).fill('example.org'))
+    expect(messages(await juliet.send('<presence><show>away</show></presence>'))).to.eql([])
+    expect(await arrive(h, 'garden')).to.eql([])
+    await romeo.send(say('live'))
+    expect(bodies(juliet.take())).to.eql(['live'])
+  })
+
+  it('RFC 6121 §8.5.2.2.1: not to a negative priority; as soon as it is raised', async () => {
+    await using h = await start()
+    const romeo = await romeoAt(h)
+    const juliet = await h.client('juliet@example.org/balcony')
+    await juliet.send('<presence><priority>-1</priority></presence>')
+    expect(await romeo.send(say('1'))).to.eql([])
+    expect(messages(juliet.take())).to.eql([])
+    expect(bodies(await juliet.send('<presence><priority>0</priority></presence>'))).to.eql(['1'])
+    await juliet.send("<presence type='unavailable'/>")
+    await romeo.send(say('2'))
+    expect(bodies(await juliet.send('<presence/>'))).to.eql(['2'])
+  })
+
+  it('presence directed to somebody is no reason', async () => {
+    await using h = await start()
+    const romeo = await romeoAt(h)
+    await romeo.send(say('1'))
+    const juliet = await h.client('juliet@example.org/balcony')
+    expect(messages(await juliet.send("<presence to='romeo@example.org'/>"))).to.eql([])
+    expect(bodies(await juliet.send('<presence/>'))).to.eql(['1'])
+  })
+
+  it('what arrives while they are read comes behind them', async () => {
+    const disk = await switched()
+    await using h = await start({}, { store: disk.store })
+    const romeo = await romeoAt(h)
+    await romeo.send(say('1'))
+    const juliet = await h.client('juliet@example.org/balcony')
+    const slow = Promise.withResolvers<void>()
+    disk.reading = slow.promise
+    expect(messages(await juliet.send('<presence/>'))).to.eql([])
+    await romeo.send(say('2'))
+    expect(messages(juliet.take())).to.eql([])
+    slow.resolve()
+    await h.settle()
+    expect(bodies(juliet.take())).to.eql(['1', '2'])
+  })
+
+  it('two devices that come at the same time: none gets what the other has', async () => {
+    await using h = await start()
+    const romeo = await romeoAt(h)
+    for (const text of ['1', '2', '3']) await romeo.send(say(text))
+    const [one, two] = [await h.client('juliet@example.org/a'), await h.client('juliet@example.org/b')]
+    one.transport.feed('<presence/>')
+    two.transport.feed('<presence/>')
+    await h.settle()
+    expect([...bodies(one.take()), ...bodies(two.take())]).to.eql(['1', '2', '3'])
+  })
+
+  it('a device that goes while they are read: they stay for the next', async () => {
+    const disk = await switched()
+    await using h = await start({}, { store: disk.store })
+    const romeo = await romeoAt(h)
+    for (const text of ['1', '2']) await romeo.send(say(text))
+    const juliet = await h.client('juliet@example.org/balcony')
+    const slow = Promise.withResolvers<void>()
+    disk.reading = slow.promise
+    await juliet.send('<presence/>')
+    await juliet.drop()
+    slow.resolve()
+    disk.reading = undefined
+    await h.settle()
+    expect(bodies(await arrive(h, 'garden'))).to.eql(['1', '2'])
+  })
+
+  it('a device that never reads them and goes: the rest comes to the next, in order, though the room was full', async () => {
+    await using h = await start({ messages: 3 })
+    const romeo = await romeoAt(h)
+    for (const text of ['1', '2', '3']) await romeo.send(say(text))
+    const juliet = await h.client('juliet@example.org/balcony')
+    juliet.transport.blocked = true
+    for (const xml of [
+      "<message to='nowhere.example' id='e'><body>fills the pipe</body></message>",
+      '<presence/>',
+    ]) {
+      juliet.transport.feed(xml)
+      await h.settle()
+    }
+    const read = juliet.transport.written.join('')
+    await juliet.drop()
+    expect(romeo.take()).to.eql([])
+    const rest = await arrive(h, 'garden')
+    // What the transport had taken cannot be known to be lost.
+    const taken = ['1', '2', '3'].filter((text) => read.includes(`<body>${text}</body>`))
+    expect([...taken, ...bodies(rest)]).to.eql(['1', '2', '3'])
+    expect(rest).not.to.have.length(0)
+    for (const e of rest) expect(e.getChildren('delay', NS.DELAY)).to.have.length(1)
+  })
+
+  it('a removal that fails is made up for, and nothing comes twice', async () => {
+    const disk = await switched()
+    await using h = await start({}, { store: disk.store, onLog: () => undefined })
+    const romeo = await romeoAt(h)
+    await romeo.send(say('1'))
+    disk.failing.add('remove')
+    expect(bodies(await arrive(h))).to.eql(['1'])
+    disk.failing.clear()
+    expect(await arrive(h, 'garden')).to.eql([])
+    const archive = disk.store.open('example.org', 'offline').archive('messages')
+    expect((await archive.page('juliet', { from: 'first', limit: 1 })).entries).to.eql([])
+  })
+
+  it('a read that fails is tried again with the next presence', async () => {
+    const disk = await switched()
+    await using h = await start({}, { store: disk.store, onLog: () => undefined })
+    await (await romeoAt(h)).send(say('1'))
+    const juliet = await h.client('juliet@example.org/balcony')
+    disk.failing.add('page')
+    expect(messages(await juliet.send('<presence/>'))).to.eql([])
+    disk.failing.clear()
+    expect(bodies(await juliet.send('<presence/>'))).to.eql(['1'])
+  })
+})
+
+describe('module offline: with an archive (XEP-0313 §6.3, XEP-0386 §3.2)', () => {
+  const secret = `<no-permanent-store xmlns='${HINTS}'/>`
+
+  it('a device that does not read it gets all, with the ids of the archive', async () => {
+    await using h = await withArchive()
+    await (await romeoAt(h)).send(say('1'))
+    const [message] = await arrive(h)
+    const id = message?.getChild('stanza-id', NS.SID)
+    expect(id?.attr('by')).to.equal('juliet@example.org')
+    const juliet = await h.client('juliet@example.org/garden')
+    expect((await query(juliet)).results.map((result) => result.id)).to.eql([id?.attr('id')])
+  })
+
+  it('a device that reads it gets only what is not there, and the rest is cleared', async () => {
+    await using h = await withArchive()
+    const romeo = await romeoAt(h)
+    await romeo.send(say('1'))
+    await romeo.send(say('2', undefined, secret))
+    await romeo.send(say('3'))
+    const juliet = await h.client('juliet@example.org/balcony')
+    await query(juliet)
+    juliet.take()
+    expect(bodies(await juliet.send('<presence/>'))).to.eql(['2'])
+    expect(await arrive(h, 'garden')).to.eql([])
+  })
+
+  it('what is in the archive is no error when there is no more room', async () => {
+    await using h = await withArchive({ messages: 1 })
+    const romeo = await romeoAt(h)
+    for (const text of ['1', '2']) expect(await romeo.send(say(text))).to.eql([])
+    expect((await romeo.send(say('3', undefined, secret))).map((e) => condition(e))).to.eql([
+      'service-unavailable',
+    ])
+    const juliet = await h.client('juliet@example.org/balcony')
+    expect((await query(juliet)).results).to.have.length(2)
+  })
+})
