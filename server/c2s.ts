@@ -36,6 +36,8 @@ export interface C2sLimits {
   readonly closeTimeoutMs: number
   /** Connections of one address at the same time; new ones beyond it are refused. */
   readonly maxPerAddress: number
+  /** Input of all streams of one address together. */
+  readonly ratePerAddress: RateLimit | undefined
   /** New connections of one address within a minute. */
   readonly maxNewPerMinute: number
 }
@@ -117,6 +119,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
     session.stream.setLimits(limits.before, limits.rateBefore)
     this.#sessions.add(session)
     const allowed = this.#connections.opened(transport.remoteAddress, clock.now())
+    session.stream.sharedBucket = this.#connections.bucket(transport.remoteAddress, clock.now())
     if (this.#stopping) session.close('system-shutdown')
     // RFC 6120 §4.9.3.14, §13.12
     else if (!allowed) session.close('policy-violation', 'too many connections from this address')

@@ -6,6 +6,7 @@
 import { readFile } from 'node:fs/promises'
 import { LineCounter, parseDocument } from 'yaml'
 import type { core } from 'zod'
+import { DEFAULT_MODULES } from './default-modules.ts'
 import { type AnyModule, ConfigError, orderModules } from './loader.ts'
 import { c } from './schema.ts'
 import { tryJid } from './xmpp/jid.ts'
@@ -127,6 +128,10 @@ export const configSchema = c.strictObject({
       burst: c.bytes('4 MiB', { min: '16 KiB' }).describe('Input above the rate in one go.'),
       rateBeforeLogin: c.bytes('32 KiB', { min: '1 KiB' }).describe('The same before login.'),
       burstBeforeLogin: c.bytes('64 KiB', { min: '16 KiB' }).describe('The same before login.'),
+      ratePerAddress: c
+        .bytes('16 MiB', { min: '1 KiB' })
+        .describe('Input of all clients of one address together, per second, averaged.'),
+      burstPerAddress: c.bytes('64 MiB', { min: '16 KiB' }).describe('Input above that rate in one go.'),
       loginTimeout: c.duration('60s', { min: '1s' }).describe('From connecting to a bound resource.'),
       idle: c
         .duration('5min', { min: '10s' })
@@ -363,37 +368,3 @@ function isDomain(name: string): boolean {
 
 const errorCode = (error: unknown): string =>
   error instanceof Error && 'code' in error ? String(error.code) : 'error'
-
-/** Modules that run unless they are turned off. */
-export const DEFAULT_MODULES: readonly string[] = [
-  'accounts',
-  'auth-limits',
-  'starttls',
-  'sasl',
-  'sasl2',
-  'bind',
-  'bind2',
-  'fast',
-  'session',
-  'stream-management',
-  'stream-limits',
-  'websocket',
-  'host-meta',
-  'web-client',
-  'disco',
-  'caps',
-  'roster',
-  'presence',
-  'offline',
-  'carbons',
-  'csi',
-  'blocking',
-  'ping',
-  'version',
-  'time',
-  'last',
-  'private',
-  'vcard',
-  'contact',
-  'register',
-]

@@ -1,8 +1,12 @@
 /** Connections of one address: how many at the same time, how many new ones in a minute (RFC 6120 §13.12). */
 
+import { type RateLimit, TokenBucket } from './token-bucket.ts'
+
 interface Entry {
   open: number
   opened: number
+  /** What all streams of the address may send together. */
+  bucket: TokenBucket | undefined
 }
 
 /** What one address may have. */
@@ -10,6 +14,8 @@ export interface AddressLimits {
   /** Connections at the same time. */
   readonly maxPerAddress: number
   readonly maxNewPerMinute: number
+  /** Input of all its streams together. */
+  readonly ratePerAddress?: RateLimit | undefined
 }
 
 const WINDOW_MS = 60_000
@@ -19,6 +25,7 @@ export class ConnectionLimits {
   readonly #entries = new Map<string, Entry>()
   #maxOpen = 0
   #maxNewPerMinute = 0
+  #rate: RateLimit | undefined
   #windowEndsAt = 0
 
   constructor(limits: AddressLimits) {
@@ -28,6 +35,7 @@ export class ConnectionLimits {
   setLimits(limits: AddressLimits): void {
     this.#maxOpen = limits.maxPerAddress
     this.#maxNewPerMinute = limits.maxNewPerMinute
+    this.#rate = limits.ratePerAddress
   }
 
   /** Counts a new connection; false when it is one too many. Each call needs a later `closed`. */
@@ -36,12 +44,19 @@ export class ConnectionLimits {
     const key = network(address)
     let entry = this.#entries.get(key)
     if (entry === undefined) {
-      entry = { open: 0, opened: 0 }
+      entry = { open: 0, opened: 0, bucket: undefined }
       this.#entries.set(key, entry)
     }
     entry.open++
     entry.opened++
     return entry.open <= this.#maxOpen && entry.opened <= this.#maxNewPerMinute
+  }
+
+  /** What the streams of this address share; undefined: no limit. Ask after `opened`. */
+  bucket(address: string, now: number): TokenBucket | undefined {
+    const entry = this.#entries.get(network(address))
+    if (entry === undefined || this.#rate === undefined) return undefined
+    return (entry.bucket ??= new TokenBucket(this.#rate, now))
   }
 
   closed(address: string): void {

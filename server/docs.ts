@@ -2,7 +2,8 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import * as z from 'zod'
-import { configSchema, DEFAULT_MODULES } from './config.ts'
+import { configSchema } from './config.ts'
+import { DEFAULT_MODULES } from './default-modules.ts'
 import type { AnyModule } from './loader.ts'
 import { OperatorError } from './operator-error.ts'
 

@@ -84,6 +84,7 @@ export function c2sLimits({ limits }: Config): C2sLimits {
     closeTimeoutMs: limits.closeTimeout,
     maxPerAddress: limits.connectionsPerAddress,
     maxNewPerMinute: limits.newConnectionsPerMinute,
+    ratePerAddress: { bytesPerSecond: limits.ratePerAddress, burstBytes: limits.burstPerAddress },
   }
 }
 

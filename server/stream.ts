@@ -70,6 +70,8 @@ export class XmlStream implements TransportSink {
   #parser: Parser | undefined
   #limits: ParserLimits
   #bucket: TokenBucket | undefined
+  /** What all streams of this address may send together. */
+  sharedBucket: TokenBucket | undefined
   #state: State = 'open'
   #headerSent = false
   /** Framed transports: the next frame must be <open/>. */
@@ -232,7 +234,7 @@ export class XmlStream implements TransportSink {
 
   /** Above its rate the socket is not read for as long as it takes to be within it again. */
   #spend(bytes: number, now: number): void {
-    const waitMs = this.#bucket?.spend(bytes, now) ?? 0
+    const waitMs = Math.max(this.#bucket?.spend(bytes, now) ?? 0, this.sharedBucket?.spend(bytes, now) ?? 0)
     if (waitMs === 0 || this.#throttled) return
     this.#throttled = true
     this.transport.pause()

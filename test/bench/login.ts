@@ -5,7 +5,7 @@
  */
 import { createHash, createHmac, pbkdf2Sync } from 'node:crypto'
 import { findModules } from '../../server/catalog.ts'
-import { DEFAULT_MODULES } from '../../server/config.ts'
+import { DEFAULT_MODULES } from '../../server/default-modules.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import { fakeTls, type TestStream, testHost } from '../helpers/host.ts'
 

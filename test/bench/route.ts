@@ -5,7 +5,7 @@
 import { parseArgs } from 'node:util'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { findModules } from '../../server/catalog.ts'
-import { DEFAULT_MODULES } from '../../server/config.ts'
+import { DEFAULT_MODULES } from '../../server/default-modules.ts'
 import type { AnyModule } from '../../server/loader.ts'
 import { type TestClient, testHost } from '../helpers/host.ts'
 

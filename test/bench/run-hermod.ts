@@ -43,6 +43,8 @@ const file = {
   limits: {
     rate: '1 GiB',
     burst: '1 GiB',
+    ratePerAddress: '1 GiB',
+    burstPerAddress: '1 GiB',
     connectionsPerAddress: UNLIMITED,
     newConnectionsPerMinute: UNLIMITED,
   },

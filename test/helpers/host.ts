@@ -36,6 +36,7 @@ export const testLimits: C2sLimits = {
   after: limits,
   rateBefore: undefined,
   rateAfter: undefined,
+  ratePerAddress: undefined,
   maxQueueBytes: 4 * 1024 * 1024,
   loginTimeoutMs: 60_000,
   idleMs: 300_000,

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import { findModules } from '../../server/catalog.ts'
-import { DEFAULT_MODULES } from '../../server/config.ts'
+import { DEFAULT_MODULES } from '../../server/default-modules.ts'
 import { orderModules } from '../../server/loader.ts'
 import { complaints, expectNone, root, source, sources, type Source } from './sources.ts'
 

@@ -166,4 +166,20 @@ describe('session: binding and end', () => {
     await a.drop()
     expect(h.stream().closed).to.equal(false)
   })
+
+  it('makes all streams of an address wait when they send too much together, and no others (RFC 6120 §13.12)', async () => {
+    const ratePerAddress = { bytesPerSecond: 1000, burstBytes: 2000 }
+    await using h = await testHost({ modules: [], accounts: ['romeo', 'juliet'], limits: { ratePerAddress } })
+    const one = await h.client('romeo@example.org/a')
+    const two = await h.client('romeo@example.org/b')
+    const far = await h.client('juliet@example.org/c', { remoteAddress: '198.51.100.7' })
+    await h.clock.advance(10_000)
+    await one.send(' '.repeat(1900))
+    expect([one.transport.paused, two.transport.paused]).to.deep.equal([false, false])
+    await two.send(' '.repeat(1100))
+    await far.send(' '.repeat(1100))
+    expect([two.transport.paused, far.transport.paused]).to.deep.equal([true, false])
+    await h.clock.advance(1100) // nothing is dropped: the socket is read again when the time has come
+    expect(two.transport.paused).to.equal(false)
+  })
 })
