@@ -1,7 +1,12 @@
 /** XEP-0160 §2: when kept messages are delivered, that none is lost and none comes twice; devices that read an archive. */
 import { expect } from 'chai'
+import disco from '../../modules/disco.ts'
+import offline from '../../modules/offline/index.ts'
+import presence from '../../modules/presence/index.ts'
+import roster from '../../modules/roster/index.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
+import sm from '../../modules/stream-management/index.ts'
 import { query } from '../helpers/archive.ts'
 import { condition } from '../helpers/im.ts'
 import {
@@ -127,6 +132,29 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
     expect([...taken, ...bodies(rest)]).to.eql(['1', '2', '3'])
     expect(rest).not.to.have.length(0)
     for (const e of rest) expect(e.getChildren('delay', NS.DELAY)).to.have.length(1)
+  })
+
+  it('XEP-0198 §4: what a device never confirmed comes to the next one, in order, with the first time', async () => {
+    await using h = await start({ messages: 3 }, { modules: [disco, roster, presence, sm, offline] })
+    const romeo = await romeoAt(h)
+    const stamp = formatDateTime(h.clock.now())
+    for (const text of ['1', '2', '3']) await romeo.send(say(text))
+    await h.clock.advance(60_000)
+    const juliet = await h.client('juliet@example.org/balcony')
+    await juliet.send("<enable xmlns='urn:xmpp:sm:3' resume='true' max='60'/>")
+    expect(bodies(await juliet.send('<presence/>'))).to.eql(['1', '2', '3'])
+    await juliet.drop()
+    await romeo.send(say('4'))
+    await h.clock.advance(3_600_000)
+    expect(h.host.of('juliet')).to.have.length(0)
+    const received = await arrive(h, 'garden')
+    // the fourth found no room, and its sender knows
+    expect([bodies(received), romeo.take().map((e) => [e.attr('id'), condition(e)])]).to.eql([
+      ['1', '2', '3'],
+      [['4', 'service-unavailable']],
+    ])
+    const stamps = received.map((e) => e.getChildren('delay', NS.DELAY).map((delay) => delay.attr('stamp')))
+    expect(stamps).to.eql([[stamp], [stamp], [stamp]])
   })
 
   it('a removal that fails is made up for, and nothing comes twice', async () => {
