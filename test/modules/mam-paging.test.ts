@@ -267,7 +267,8 @@ describe('module mam: filters (XEP-0313 §4.1.1, §4.1.2)', () => {
     const words = ['rose', 'name', 'sweet']
     const model: { peer: string; body: string; id: string; at: number }[] = []
     for (let i = 0; i < 40; i++) {
-      const [peer = '', body = ''] = [peers[(i * 7) % 4], `m${i} ${words[(i * 5) % 3]}`]
+      const peer = peers[(i * 7) % 4]!
+      const body = `m${i} ${words[(i * 5) % 3]}`
       await juliet.send(chat(peer, body))
       model.push({ peer, body, id: '', at: h.clock.now() })
       if (i % 3 === 0) await h.clock.advance(1000)
