@@ -3,9 +3,11 @@
  * client does not read what it is sent. When more than a few elements wait, the socket is not read.
  */
 import type { XmlStream } from './stream.ts'
-import { free, later } from './turns.ts'
+import { currentTurn, free, later } from './turns.ts'
 import type { Element } from './xmpp/element.ts'
 
+/** What a session may do in each turn however much others do: so many messages, or an eighth of it in requests. */
+const OWN_SHARE = 64
 /** Elements that wait before the socket is not read any more. */
 const PAUSE_AT = 16
 
@@ -30,6 +32,9 @@ export class Inbox {
   #planned = false
   #paused = false
   #atEnd: (() => void) | undefined
+  /** The turn that work was last done in, and the weight of that work. */
+  #turn = 0
+  #used = 0
 
   constructor(owner: InboxOwner) {
     this.#owner = owner
@@ -105,8 +110,16 @@ export class Inbox {
   }
 
   #mayWork(element: Element): boolean {
-    // the answer to an iq may be long
-    return !this.#owner.bound || (free(element.name === 'iq' ? 8 : 1) && !this.#owner.congested)
+    if (!this.#owner.bound) return true
+    if (this.#owner.congested) return false
+    const weight = element.name === 'iq' ? 8 : 1 // its answer may be long
+    const turn = currentTurn()
+    if (turn !== this.#turn) {
+      this.#turn = turn
+      this.#used = 0
+    }
+    this.#used += weight
+    return this.#used <= OWN_SHARE || free(weight)
   }
 
   #take(element: Element): void {

@@ -16,6 +16,7 @@ const CHECK_AT = 8
 /** Input of more bytes in one piece weighs that much by itself. */
 const HEAVY_BYTES = 8192
 
+let turn = 0
 let until = 0
 let weight = 0
 let over = false
@@ -29,9 +30,8 @@ const slices: (() => void)[] = []
 export function free(heaviness = CHECK_AT): boolean {
   if (over) return false
   if (until === 0) {
-    until = performance.now() + SLICE_MS
+    begin()
     weight = heaviness
-    plan()
     return true
   }
   weight += heaviness
@@ -39,6 +39,19 @@ export function free(heaviness = CHECK_AT): boolean {
   weight = heaviness
   over = performance.now() >= until
   return !over
+}
+
+/** The number of this turn. */
+export function currentTurn(): number {
+  if (until === 0) begin()
+  return turn
+}
+
+function begin(): void {
+  turn++
+  until = performance.now() + SLICE_MS
+  weight = 0
+  plan()
 }
 
 /** Tells of input that was parsed and handed on in this turn; true when it was much and there is no time left for more of it. */
