@@ -1,0 +1,60 @@
+/** What test/chaos does for as long as one likes, for some seconds: broken connections, a kill, a clean restart. */
+import { expect } from 'chai'
+import { type Archived, type Arrival, examine, type Faults, type Message } from '../chaos/ledger.ts'
+import { chaos } from '../chaos/run.ts'
+
+describe('messages in the midst of broken connections and restarts', function () {
+  this.timeout(120_000) // a server process starts three times
+
+  it('are not lost, not doubled, in order, and reach every device (XEP-0198 §4, XEP-0313 §3.5, XEP-0280 §6)', async () => {
+    const seed = 1 + Math.floor(Math.random() * 1_000_000)
+    const { faults, notes, messages, happened } = await chaos({ rounds: 2, seconds: 2, seed })
+    expect(notes, `seed ${seed}`).to.deep.equal([])
+    for (const [what, count] of Object.entries(faults)) expect(count, `${what}, seed ${seed}`).to.equal(0)
+    // It did happen.
+    expect(happened).to.include({ SIGKILL: 1, SIGTERM: 1, bounced: 0 })
+    expect(happened['resumed'], 'resumptions').to.be.above(0)
+    expect(messages).to.be.above(100)
+  })
+})
+
+describe('the comparison of what was sent with what is there', () => {
+  const sent = new Map<number, Message>([1, 2, 3].map((n) => [n, { n, from: 'a', to: 'b', device: 'a/x' }]))
+  const entries: readonly Archived[] = [1, 2, 3].map((n) => ({ n, id: `id${n}` }))
+  const arrival = (n: number, live = true, id = `id${n}`): Arrival => ({ n, id, live, covered: live })
+  const [one, two, three] = [arrival(1), arrival(2), arrival(3)]
+  const [first, second, third] = entries as readonly [Archived, Archived, Archived]
+
+  /** The counts that are not 0, when b has this archive and its device these sessions. */
+  function faults(
+    archive: readonly Archived[],
+    ...sessions: readonly (readonly Arrival[])[]
+  ): Partial<Faults> {
+    const archives = new Map([
+      ['a', entries],
+      ['b', archive],
+    ])
+    const counts = examine(sent, archives, [{ name: 'b/x', account: 'b', sessions }], [])
+    return Object.fromEntries(Object.entries(counts).filter(([, count]) => count > 0))
+  }
+
+  it('finds nothing where all is well, live or from the archive', () => {
+    expect(faults(entries, [one, two, three])).to.deep.equal({})
+    expect(faults(entries, [one, arrival(2, false)], [three])).to.deep.equal({})
+    expect(faults(entries, [one, two, arrival(1, false)], [three])).to.deep.equal({})
+  })
+
+  it('counts each kind of fault', () => {
+    expect(faults([first, third], [one, three])).to.deep.equal({ lost: 1 })
+    expect(
+      faults([...entries, { n: 3, id: 'other' }], [one, two, three, arrival(3, true, 'other')]),
+    ).to.deep.equal({ duplicated: 1 })
+    expect(faults(entries, [one, two, two, three])).to.deep.equal({ twice: 1 })
+    expect(faults(entries, [one, two], [two, three])).to.deep.equal({ twice: 1 })
+    expect(faults(entries, [one, two, three, arrival(3, true, '')])).to.deep.equal({ strange: 1 })
+    expect(faults(entries, [one, three, two])).to.deep.equal({ reordered: 1 })
+    expect(faults([second, first, third], [two, one, three])).to.deep.equal({ overtaken: 1 })
+    expect(faults(entries, [one, two])).to.deep.equal({ missing: 1 })
+    expect(faults(entries, [one, arrival(2, false), three])).to.deep.equal({ 'missing carbons': 1 })
+  })
+})
