@@ -145,7 +145,7 @@ describe('module mam: for other modules', () => {
       return parts.map((part) => part.toString())
     }
     const romeo = await h.client('romeo@example.org/orchard')
-    const [{ id = '', stamp = '' } = {}] = (await query(await h.client('romeo@example.org/x'))).results
+    const { id, stamp } = (await query(await h.client('romeo@example.org/x'))).results[0]!
     expect(romeo.session.flag('mam')).to.equal(undefined)
     expect(await bind(romeo.session, 'romeo@example.org/orchard')).to.deep.equal([
       `<metadata xmlns='${NS_MAM}'><start id='${id}' timestamp='${stamp}'/><end id='${id}' timestamp='${stamp}'/></metadata>`,
