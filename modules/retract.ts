@@ -22,7 +22,7 @@ export default defineModule({
     { xep: 424, version: '0.4.2', status: 'complete' },
     { xep: 308, version: '1.2.1', status: 'partial', note: 'corrections go with what they correct' },
   ],
-  requires: ['mam'],
+  optional: ['mam'],
   config: c.object({
     searchBack: c
       .int()
@@ -33,6 +33,8 @@ export default defineModule({
       ),
   }),
   setup(ctx, { searchBack }) {
+    // Without archives there is nothing to do, and nothing to announce.
+    if (ctx.find('archive') === undefined) return
     // §2, §4
     for (const target of ['account', 'host'] as const)
       for (const feature of [NS, `${NS}#tombstone`]) ctx.disco.feature(target, feature)
@@ -67,7 +69,8 @@ async function bury(ctx: Ctx, e: Retraction, searchBack: number): Promise<void> 
   // §4: the tombstone names the retraction
   const by = e.stanza.attr('id')
   if (target === undefined || target === '' || by === undefined || by === '') return
-  const archive = ctx.use('archive')
+  const archive = ctx.find('archive')
+  if (archive === undefined) return
   const stamp = formatDateTime(ctx.now())
   let over = false
   await ctx.inSlices(

@@ -1,9 +1,11 @@
 /** XEP-0424: tombstones in archives, who may ask for them, and what stays. */
 import { expect } from 'chai'
+import disco from '../../modules/disco.ts'
+import retract from '../../modules/retract.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { archiveHost, chat, query } from '../helpers/archive.ts'
-import type { TestClient } from '../helpers/host.ts'
+import { type TestClient, testHost } from '../helpers/host.ts'
 import { fromRemote } from '../helpers/im.ts'
 import { features } from '../helpers/iq.ts'
 
@@ -31,6 +33,12 @@ describe('module retract', () => {
       expect(await features(juliet, jid)).to.include.members([RETRACT, `${RETRACT}#tombstone`])
     await h.unload('retract')
     expect(await features(juliet, 'juliet@example.org')).not.to.include(`${RETRACT}#tombstone`)
+  })
+
+  it('announces nothing where there are no archives', async () => {
+    await using h = await testHost({ modules: [disco, retract], accounts: ['juliet'] })
+    const juliet = await h.client('juliet@example.org/balcony')
+    expect(await features(juliet, 'juliet@example.org')).not.to.include.members([RETRACT])
   })
 
   it('§4: in both archives, with the receiver offline; the retraction stays, id and time too', async () => {
