@@ -134,7 +134,7 @@ export default defineModule({
           break
         }
         over.push(entry)
-        // XEP-0313 §6.3, XEP-0386 §3.2: it comes from the archive
+        // XEP-0313 §6.1.1, XEP-0386 §3.2: it comes from the archive
         if (session.flag(READS_ARCHIVE) === true && isArchived(stanza, session.jid)) continue
         ctx.deliver(session, delayed(stanza, entry.at))
         delivered.add()

@@ -182,7 +182,7 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
   })
 })
 
-describe('module offline: with an archive (XEP-0313 §6.3, XEP-0386 §3.2)', () => {
+describe('module offline: with an archive (XEP-0313 §6.1.1, XEP-0386 §3.2)', () => {
   const secret = `<no-permanent-store xmlns='${HINTS}'/>`
 
   it('a device that does not read it gets all, with the ids of the archive', async () => {

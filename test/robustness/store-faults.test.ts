@@ -76,7 +76,11 @@ const REQUESTS: readonly (readonly [name: string, xml: string])[] = [
   ['vcard get', `<iq type='get'><vCard xmlns='vcard-temp'/></iq>`],
   ['vcard of another', `<iq type='get' to='juliet@localhost'><vCard xmlns='vcard-temp'/></iq>`],
   ['last activity', `<iq type='get' to='juliet@localhost'><query xmlns='jabber:iq:last'/></iq>`],
-  ['message to somebody away', `<message to='juliet@localhost' type='chat'><body>x</body></message>`],
+  // not to be kept for later, so that there is an answer
+  [
+    'message to somebody away',
+    `<message to='juliet@localhost' type='chat'><body>x</body><no-store xmlns='urn:xmpp:hints'/></message>`,
+  ],
   [
     'iq to a resource of somebody away',
     `<iq type='get' to='juliet@localhost/x'><ping xmlns='urn:xmpp:ping'/></iq>`,
