@@ -9,6 +9,7 @@ import { tryJid } from '../server/xmpp/jid.ts'
 import { formatDateTime } from '../server/xmpp/xml-time.ts'
 
 const NS = 'urn:xmpp:message-retract:1'
+/** XEP-0308 §3: a correction names what it corrects; it is retracted with it. */
 const CORRECT = 'urn:xmpp:message-correct:0'
 /** Retractions that wait for their turn. */
 const MAX_WAITING = 1000
