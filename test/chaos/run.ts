@@ -16,6 +16,8 @@ const RESOURCES = ['phone', 'desk', 'web']
 const STEP_MS = 10
 /** Time between questions how far the server is, when nothing more is sent. */
 const ASK_MS = 300
+/** Messages of each device in the moment before the server ends. */
+const BURST = 10
 /** How long everything may take to arrive in the end. */
 const SETTLE_MS = 20_000
 
@@ -100,14 +102,15 @@ modules:
       this.#options.storage,
     )
     this.#server = await this.#folder.start()
-    for (const account of ACCOUNTS) {
-      const { code, stderr } = await this.#folder.run(['user', 'add', `${account}@${DOMAIN}`], {
-        input: `${PASSWORD}\n`,
-      })
-      if (code !== 0) throw new Error(`no account ${account}: ${stderr}`)
-    }
+    await Promise.all(ACCOUNTS.map((account) => this.#addAccount(account)))
     for (const device of this.#devices) device.connect()
     await this.#all((device) => device.settled, 'the first login')
+  }
+
+  async #addAccount(account: string): Promise<void> {
+    const input = `${PASSWORD}\n`
+    const { code, stderr } = await this.#folder.run(['user', 'add', `${account}@${DOMAIN}`], { input })
+    if (code !== 0) throw new Error(`no account ${account}: ${stderr}`)
   }
 
   async round(number: number): Promise<void> {
@@ -120,12 +123,12 @@ modules:
       const up = this.#server !== undefined
       if (up || random.once(20)) this.#send(random.pick(this.#devices))
       if (up && random.once(6)) this.#break(random.pick(this.#devices))
-      if (step === disaster) restarted ??= this.#restart(how)
+      if (step === disaster) restarted ??= this.#disaster(how)
       // Time without a server is no time.
       if (up) step++
       await pause(STEP_MS)
     }
-    await (restarted ?? this.#restart(how))
+    await (restarted ?? this.#disaster(how))
     await this.#rest()
   }
 
@@ -159,6 +162,13 @@ modules:
 
   #count(what: string): void {
     this.#happened[what] = (this.#happened[what] ?? 0) + 1
+  }
+
+  /** In the midst of as much as there can be: some of it stored, some of it acknowledged, some of it still in sockets. */
+  async #disaster(how: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+    for (const device of this.#devices) for (let i = BURST; i > 0; i--) this.#send(device)
+    await pause(this.#random.below(60))
+    await this.#restart(how)
   }
 
   async #restart(how: 'SIGKILL' | 'SIGTERM'): Promise<void> {
