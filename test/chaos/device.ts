@@ -73,6 +73,10 @@ export class Device implements DeviceLog {
   get settled(): boolean {
     return this.#online && this.#catchingUp === '' && !this.#unconfirmed.some((stanza) => stanza.message)
   }
+  /** Stanzas that were not acknowledged. */
+  get unconfirmed(): number {
+    return this.#unconfirmed.length
+  }
   get online(): boolean {
     return this.#online
   }

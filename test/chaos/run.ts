@@ -167,7 +167,15 @@ modules:
   /** In the midst of as much as there can be: some of it stored, some of it acknowledged, some of it still in sockets. */
   async #disaster(how: 'SIGKILL' | 'SIGTERM'): Promise<void> {
     for (const device of this.#devices) for (let i = BURST; i > 0; i--) this.#send(device)
-    await pause(this.#random.below(60))
+    // Half of the time just when somebody is told that messages were handled: then they must be stored.
+    if (this.#random.once(2)) await pause(this.#random.below(60))
+    else
+      await Promise.race(
+        this.#devices.map((device) => {
+          const before = device.unconfirmed
+          return device.until(() => device.unconfirmed < before, 100)
+        }),
+      )
     await this.#restart(how)
   }
 
