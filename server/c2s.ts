@@ -229,12 +229,23 @@ export class C2s implements SessionDriver, NegotiationDriver {
     const host = session.vhost
     if (host === undefined) throw new Error('adopt before the header')
     this.identify(session, { identity: jid.bare })
-    await this.bind(session, host, jid.resource)
+    await this.#register(session, host, jid.resource)
     session.uncork()
   }
 
-  /** RFC 6120 §7.7.2.2: an older session of the same full JID gives way. */
+  /** Makes the stream a session, unless its account was removed since it authenticated. */
   bind(session: ClientSession, host: Host, resource: string): void | Promise<void> {
+    const there = isThere(session, host)
+    if (there === true) return this.#register(session, host, resource)
+    if (there === false) throw accountGone()
+    return there.then((yes) => {
+      if (!yes) throw accountGone()
+      return this.#register(session, host, resource)
+    })
+  }
+
+  /** RFC 6120 §7.7.2.2: an older session of the same full JID gives way. */
+  #register(session: ClientSession, host: Host, resource: string): void | Promise<void> {
     if (session.jid === undefined) throw new Error('bind before authentication')
     const jid = session.jid.bare.withResource(resource)
     host.get(jid)?.close('conflict')
@@ -361,3 +372,10 @@ export class C2s implements SessionDriver, NegotiationDriver {
     this.#sweeper[Symbol.dispose]()
   }
 }
+
+/** An anonymous user has no account (XEP-0175). */
+const isThere = (session: ClientSession, host: Host): boolean | Promise<boolean> =>
+  session.flag('anonymous') === true || (host.service('auth')?.exists(session.jid?.local ?? '') ?? true)
+
+// RFC 6120 §4.9.3.12 names not-authorized for streams that may no longer be used.
+const accountGone = (): StreamError => new StreamError('not-authorized', 'account removed')

@@ -52,7 +52,12 @@ const commands: Commands = {
     const store = await openStore(options)
     undo.defer(() => store.close())
     const clear = { starttls: { required: false }, sasl: { requireTls: false, plainInClear: true } }
-    const many = { connectionsPerAddress: 1_000_000, newConnectionsPerMinute: 1_000_000 }
+    const many = {
+      connectionsPerAddress: 1_000_000,
+      newConnectionsPerMinute: 1_000_000,
+      ratePerAddress: '1 GiB',
+      burstPerAddress: '1 GiB',
+    }
     const drop = (): void => undefined
     const serverOptions: TestServerOptions = {
       modules: {
