@@ -25,8 +25,9 @@ allow_registration = false -- accounts come from files; mod_register still serve
 modules_enabled = {
 	"disco"; "roster"; "saslauth"; "tls"; "blocklist"; "bookmarks"; "carbons"; "pep"; "private"; "smacks"; "vcard4";
 	"vcard_legacy"; "csi_simple"; "ping"; "time"; "uptime"; "version"; "lastactivity"; "offline"; "register"; "websocket";
-	"http"; "posix";
+	"http"; "posix"; "mam";
 }
+archive_expires_after = "never"
 modules_disabled = { "s2s" }
 if ENV_PEER_S2S ~= "0" then modules_disabled = { } modules_enabled[#modules_enabled + 1] = "dialback" end
 
