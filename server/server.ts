@@ -164,10 +164,29 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
   const listeners = await listenAll(config, { tls, c2s, log, doors: doors.tls }, stack)
 
   let current = config
+  let reloading: Promise<void> = Promise.resolve()
+  const reload = async (next: Config): Promise<void> => {
+    const names = (of: Config) => of.hosts.map((h) => h.name).join(' ')
+    if (
+      names(next) !== names(current) ||
+      JSON.stringify([next.listen, next.storage]) !== JSON.stringify([current.listen, current.storage])
+    )
+      log.warn('changes of hosts, listeners and storage take effect at the next start')
+    const known = next.hosts.filter((h) => hosts.has(h.name))
+    // the set of hosts stays; their certificates may be elsewhere now
+    const kept = [...hosts.keys()]
+    await tls.reload({ ...tlsSettings(next, log), hosts: kept })
+    for (const host of known)
+      await loaders.get(host.name)?.reload(enabledModules(modules, host.modules, 'host'), host.modules)
+    await shared.reload(enabledModules(modules, next.serverModules, 'server'), next.serverModules)
+    for (const one of [c2s, doors.tls, doors.http]) one.setLimits(c2sLimits(next))
+    current = next
+  }
   let stopped: Promise<void> | undefined
   const stop = (): Promise<void> =>
     (stopped ??= (async () => {
       await Promise.all(listeners.all.map((l) => l.close()))
+      await reloading
       await c2s.stop('system-shutdown', CONFIRM_MS)
       await stack.disposeAsync()
     })())
@@ -179,20 +198,11 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
     c2s,
     stop,
     [Symbol.asyncDispose]: stop,
-    async reload(next) {
-      const names = (of: Config) => of.hosts.map((h) => h.name).join(' ')
-      if (
-        names(next) !== names(current) ||
-        JSON.stringify([next.listen, next.storage]) !== JSON.stringify([current.listen, current.storage])
-      )
-        log.warn('changes of hosts, listeners and storage take effect at the next start')
-      const known = next.hosts.filter((h) => hosts.has(h.name))
-      await tls.reload()
-      for (const host of known)
-        await loaders.get(host.name)?.reload(enabledModules(modules, host.modules, 'host'), host.modules)
-      await shared.reload(enabledModules(modules, next.serverModules, 'server'), next.serverModules)
-      for (const one of [c2s, doors.tls, doors.http]) one.setLimits(c2sLimits(next))
-      current = next
+    reload(next) {
+      // one after another: each begins where the one before has ended
+      const done = reloading.then(() => reload(next))
+      reloading = done.catch(() => undefined)
+      return done
     },
   }
 }

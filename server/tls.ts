@@ -72,7 +72,7 @@ const ALPN: Readonly<Record<TlsPurpose, readonly string[] | undefined>> = {
 
 /** The certificates of all hosts, and the TLS settings made of them. */
 export class Tls {
-  readonly #settings: TlsSettings
+  #settings: TlsSettings
   readonly #now: () => number
   #loaded: readonly Loaded[] = []
   #clientCa: string | undefined
@@ -107,9 +107,20 @@ export class Tls {
 
   /**
    * Reads all certificates again. All or nothing: when one is broken, this throws (one clear sentence) and the old ones
-   * stay in use. Connections keep what they have.
+   * stay in use. Connections keep what they have. `settings`: from now on, other places and rules than so far.
    */
-  async reload(): Promise<void> {
+  async reload(settings: TlsSettings = this.#settings): Promise<void> {
+    const old = this.#settings
+    this.#settings = settings
+    try {
+      await this.#reload()
+    } catch (error) {
+      this.#settings = old
+      throw error
+    }
+  }
+
+  async #reload(): Promise<void> {
     const { clientCa } = this.#settings
     const ca =
       clientCa === undefined ? undefined : await readText(clientCa, 'authorities for client certificates')

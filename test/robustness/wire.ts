@@ -195,7 +195,8 @@ export class Wire {
     this.sendStanza(
       `<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>${resource}</resource></bind></iq>`,
     )
-    await this.until('</iq>', 'the result of binding')
+    const answer = await this.until(/<iq[^>]*id=["']bind["'][^]*?<\/iq>/, 'the result of binding')
+    if (!answer.includes('</jid>')) throw new Error(`not bound: ${answer}`)
   }
 
   /** A ping to the server and its answer: all we have sent before is worked on. */
