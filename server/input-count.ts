@@ -21,10 +21,15 @@ export class InputCount {
     if (done === undefined) return undefined
     const open = (this.#open ??= new Set())
     open.add(number)
-    return done.finally(() => {
+    const over = (): void => {
       open.delete(number)
       if (open.size === 0 && this.#open === open) this.#open = undefined
       this.#tell()
+    }
+    // Not finally(), which makes four promises.
+    return done.then(over, (error: unknown) => {
+      over()
+      throw error
     })
   }
 

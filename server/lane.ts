@@ -15,34 +15,33 @@ import { StanzaError } from './xmpp/errors.ts'
 /** What to do with the stanza when its turn has come. What it returns is waited for by the sender, not by the lane. */
 export type Turn<E> = (e: E, verdict: Verdict) => void | Promise<void>
 
+const nothing = (): void => undefined
+
 /** A stanza in a lane. */
 class Place<E> {
   readonly chain: Chain<E>
   readonly part: Compiled<E>
   readonly e: E
   readonly turn: Turn<E>
-  readonly settle: () => void
-  readonly fail: (error: unknown) => void
+  /** Settles when its turn is over, and what that returned. */
+  readonly promise: Promise<void>
+  settle: () => void = nothing
+  fail: (error: unknown) => void = nothing
   /** Begin and store are over; the verdict counts. */
   ready = false
   /** The copy and observe hooks are over too. */
   copied = false
   verdict: Verdict
 
-  constructor(
-    chain: Chain<E>,
-    part: Compiled<E>,
-    e: E,
-    turn: Turn<E>,
-    settle: () => void,
-    fail: (error: unknown) => void,
-  ) {
+  constructor(chain: Chain<E>, part: Compiled<E>, e: E, turn: Turn<E>) {
     this.chain = chain
     this.part = part
     this.e = e
     this.turn = turn
-    this.settle = settle
-    this.fail = fail
+    this.promise = new Promise<void>((resolve, reject) => {
+      this.settle = resolve
+      this.fail = reject
+    })
   }
 
   /** Copy and observe hooks, unless the stanza was stopped; a promise where they wait. */
@@ -81,36 +80,38 @@ export class Lane {
 
   /** Sends a stanza through the chain; the result settles when what `turn` returned has settled. */
   pass<E>(chain: Chain<E>, part: Compiled<E>, e: E, turn: Turn<E>): void | Promise<void> {
-    if (this.busy) return this.#enter(chain, part, e, turn, (place) => this.#beginBehind(place))
+    if (this.busy) {
+      const place = this.#enter(chain, part, e, turn)
+      this.#beginBehind(place)
+      return place.promise
+    }
     const verdict = chain.runBefore(part, e)
-    if (verdict instanceof Promise)
-      return this.#enter(chain, part, e, turn, (place) => this.#begin(place, verdict))
+    if (verdict instanceof Promise) {
+      const place = this.#enter(chain, part, e, turn)
+      this.#begins(verdict, place)
+      return place.promise
+    }
     const outcome = verdict ?? chain.runStore(part, e)
-    if (outcome instanceof Promise)
-      return this.#enter(chain, part, e, turn, (place) => this.#wait(place, outcome))
+    if (outcome instanceof Promise) {
+      const place = this.#enter(chain, part, e, turn)
+      this.#wait(place, outcome)
+      return place.promise
+    }
     if (outcome === undefined) {
       const copied = chain.runAfter(part, e)
-      if (copied !== undefined)
-        return this.#enter(chain, part, e, turn, (place) => {
-          place.ready = true
-          this.#copyOver(place, copied)
-        })
+      if (copied !== undefined) {
+        const place = this.#enter(chain, part, e, turn)
+        this.#copyOver(place, copied)
+        return place.promise
+      }
     }
     return turn(e, outcome)
   }
 
-  #enter<E>(
-    chain: Chain<E>,
-    part: Compiled<E>,
-    e: E,
-    turn: Turn<E>,
-    start: (place: Place<E>) => void,
-  ): Promise<void> {
-    return new Promise<void>((resolve, reject) => {
-      const place = new Place(chain, part, e, turn, resolve, reject)
-      this.#queue.push(place)
-      start(place)
-    })
+  #enter<E>(chain: Chain<E>, part: Compiled<E>, e: E, turn: Turn<E>): Place<E> {
+    const place = new Place(chain, part, e, turn)
+    this.#queue.push(place)
+    return place
   }
 
   /** The begin stage, when those of all stanzas ahead are over. */

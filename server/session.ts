@@ -207,13 +207,15 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   #pipelined(done: Promise<void>): void | Promise<void> {
     this.#pending++
     this.#idle ??= Promise.withResolvers<void>()
-    const settled = done
-      .catch((error: unknown) => this.stream.fail(error))
-      .finally(() => {
-        if (--this.#pending > 0) return
-        this.#idle?.resolve()
-        this.#idle = undefined
-      })
+    const over = (): void => {
+      if (--this.#pending > 0) return
+      this.#idle?.resolve()
+      this.#idle = undefined
+    }
+    const settled = done.then(over, (error: unknown) => {
+      this.stream.fail(error)
+      over()
+    })
     return this.#pending >= PIPELINE ? settled : undefined
   }
 
