@@ -273,7 +273,8 @@ describe('connections that never get on', function () {
     // what was closed last is held a moment longer
     const left = async (): Promise<number> => (await stage.do('memory')).used - base
     for (let i = 0; i < 20 && (await left()) > 2 * MB; i++) await stage.do('sessions')
-    expect(await left(), 'memory afterwards').to.be.below(8 * MB)
+    // a part of what they took, 5,000 times; the collector decides when the last of it goes
+    expect(await left(), 'memory afterwards').to.be.below(16 * MB)
   }
   let running: { readonly stuck: Promise<void>; readonly idle: Promise<void> }
   before(() => {

@@ -193,6 +193,7 @@ describe('slow readers', function () {
   })
 
   it('one that never reads but keeps sending costs below 8 MB', async () => {
+    const PIECES = 200
     await using stage = await Stage.start({ memoryStore: true, modules: NO_ARCHIVE, limits: FAST })
     await stage.do('accounts', ['mute', 'a', 'b'], PASSWORD)
     const mute = await stage.login('mute')
@@ -202,7 +203,7 @@ describe('slow readers', function () {
     const piece = ping.repeat(Math.floor(PIECE / ping.length))
     const base = (await stage.do('memory')).used
     // the server stops reading: then the rest stays here
-    for (let i = 0; i < 300; i++) mute.send(piece)
+    for (let i = 0; i < PIECES; i++) mute.send(piece)
     for (let i = 0; i < 20; i++) expect((await stage.do('memory')).used - base).to.be.below(8 * MB)
     expect((await pair.latencies()).median).to.be.below(250)
     // and when it reads, all is there
@@ -210,7 +211,7 @@ describe('slow readers', function () {
     mute.onText = (text) => (answers += text.split('<iq').length - 1)
     mute.startReading()
     await mute.when(
-      () => answers >= (piece.length / ping.length) * 300 - 1,
+      () => answers >= (piece.length / ping.length) * PIECES - 1,
       () => `${answers} answers`,
     )
   })

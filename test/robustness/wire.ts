@@ -16,7 +16,7 @@ export interface WireOptions {
   readonly from?: string
 }
 
-const WAIT_MS = 20_000
+const WAIT_MS = 50_000
 const KEEP_CHARS = 1_048_576
 
 /** One connection. */
