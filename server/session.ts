@@ -95,8 +95,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   #keeper: Keeper | undefined
   /** What a keeper has left behind. */
   #rest: Iterable<Element> | undefined
-  /** Another stream has been taken over and the client does not know yet. */
-  #silent = false
+  #silent = false // another stream was taken over, and the client does not know yet
   /** Counts of what the client has sent since binding. */
   readonly input = new InputCount()
 
@@ -115,7 +114,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   get tls(): TlsInfo | undefined {
     return this.stream.transport.tls
   }
-
   get canStartTls(): boolean {
     return this.#driver.canStartTls(this)
   }
