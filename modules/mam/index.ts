@@ -20,6 +20,7 @@ import { QUERY_FORM } from './query.ts'
 import { answerQuery } from './results.ts'
 import { Retention } from './retention.ts'
 import { examine, type Finding } from './rules.ts'
+import { Searches } from './searches.ts'
 import type { Source } from './service.ts'
 
 declare module '../../server/module.ts' {
@@ -106,6 +107,7 @@ export default defineModule({
     const duplicates = ctx.metrics.counter('duplicates', 'Messages that were sent again and stopped')
     const gone = new Set<string>()
     const refused = new Refused()
+    const searches = new Searches()
     archiving.add(ctx.host)
     ctx.signal.addEventListener('abort', () => archiving.delete(ctx.host))
 
@@ -222,7 +224,7 @@ export default defineModule({
       return sourceOf(to)
     }
     // §8.1: an archive is its owner's; others get forbidden, by the target
-    ctx.iq('self', 'set', NS_MAM, 'query', (iq) => answerQuery(ctx, iq, reads(iq), options))
+    ctx.iq('self', 'set', NS_MAM, 'query', (iq) => answerQuery(ctx, iq, reads(iq), options, searches))
     ctx.iq('self', 'get', NS_MAM, 'query', () => QUERY_FORM)
     ctx.iq('self', 'get', NS_MAM, 'metadata', (iq) => metadataOf(reads(iq)))
     ctx.iq('self', 'get', NS_MAM, 'prefs', (iq) => prefs.read(iq))
@@ -243,7 +245,7 @@ export default defineModule({
       add: (local, m) => archives.add(local, m),
       replace: (local, id, stanza) => archives.replace(local, id, stanza),
       ids: (secret) => new IdCodec(secret),
-      query: (iq, source) => answerQuery(ctx, iq, source, options),
+      query: (iq, source) => answerQuery(ctx, iq, source, options, searches),
       metadata: metadataOf,
       form: QUERY_FORM,
     })

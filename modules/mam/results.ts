@@ -6,17 +6,27 @@ import { NS } from '../../server/xmpp/ns.ts'
 import { pageInfo } from '../../server/xmpp/rsm.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import { NS_FORWARD, NS_MAM } from './ns.ts'
-import { type PageLimits, readPage, type Result } from './pages.ts'
+import { type PageLimits, readPage, type Result, type ResultPage } from './pages.ts'
 import { parseQuery } from './query.ts'
+import type { Searches } from './searches.ts'
 import type { Source } from './service.ts'
 
 /**
  * Sends the results of a query to who asked and returns <fin/>. Results go the way of all that is delivered to the session, so they are
  * in front of the answer; a session that does not read them is asked nothing new by the core, so at most one page waits. Throws StanzaError.
  */
-export async function answerQuery(ctx: Ctx, iq: Iq, source: Source, limits: PageLimits): Promise<Element> {
+export async function answerQuery(
+  ctx: Ctx,
+  iq: Iq,
+  source: Source,
+  limits: PageLimits,
+  searches: Searches,
+): Promise<Element> {
   const query = parseQuery(iq.payload)
-  const page = await readPage(source, query, limits)
+  const read = (): Promise<ResultPage> => readPage(source, query, limits)
+  const { text, with: peer } = query.filter
+  const slow = text !== undefined || peer?.isFull === true
+  const page = await (slow ? searches.run(source.jid.toString(), read) : read())
   const { results } = page
   const send = sender(ctx, iq.session, iq.from.toString(), source, query.queryId)
   // §4.3.4: flipping changes the order of transmission and nothing else

@@ -4,7 +4,9 @@ import { defineModule, type Session } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { parseJid } from '../../server/xmpp/jid.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
-import { archived, archiveHost, chat, NS_MAM, query } from '../helpers/archive.ts'
+import { openMemory } from '../../server/storage/memory.ts'
+import type { Archive, Doc, Store } from '../../server/storage/contract.ts'
+import { archived, archiveHost, chat, NS_MAM, query, queryXml } from '../helpers/archive.ts'
 import type { TestClient, TestHost } from '../helpers/host.ts'
 import { ask, features, outcome } from '../helpers/iq.ts'
 
@@ -115,6 +117,52 @@ describe('module mam: search (XEP-0431)', () => {
     expect(await found(h, juliet, 'answered')).to.have.length(1)
     expect(await found(h, juliet, 'marked b')).to.deep.equal(['a < b marked'])
     expect(await found(h, juliet, 'message')).to.deep.equal([])
+  })
+
+  it('one at a time for each archive, a few may wait; other queries do not wait for them', async () => {
+    const inner = await openMemory()
+    const gate = Promise.withResolvers<void>()
+    let [running, most] = [0, 0]
+    const wait = <T extends Doc>(archive: Archive<T>): Archive<T> => ({
+      append: (owner, entry) => archive.append(owner, entry),
+      replace: (owner, id, doc) => archive.replace(owner, id, doc),
+      remove: (owner, q) => archive.remove(owner, q),
+      owners: () => archive.owners(),
+      async page(owner, q) {
+        if (q.text === undefined) return archive.page(owner, q)
+        most = Math.max(most, ++running)
+        await gate.promise
+        running--
+        return archive.page(owner, q)
+      },
+    })
+    const store: Store = {
+      driver: inner.driver,
+      open: (host, module) => {
+        const opened = inner.open(host, module)
+        return { ...opened, archive: (name, opts) => wait(opened.archive(name, opts)) }
+      },
+      purgeOwner: (host, owner) => inner.purgeOwner(host, owner),
+      healthy: () => inner.healthy(),
+      close: () => inner.close(),
+    }
+    await using h = await archiveHost({}, { store })
+    const clients = await Promise.all(
+      Array.from({ length: 7 }, (_, i) => h.client(`juliet@example.org/${i}`)),
+    )
+    const search = queryXml({ form: { [FULLTEXT]: 'rose' } }, 's')
+    for (const client of clients.slice(0, 6)) client.transport.feed(search)
+    await h.settle()
+    expect(most).to.equal(1)
+    const [last] = clients.slice(-1)
+    expect((await query(last!)).outcome).to.equal('result')
+    expect((await last!.send(search)).map(outcome)).to.deep.equal(['wait resource-constraint'])
+    gate.resolve()
+    await h.settle()
+    const outcomes = clients.map((client) => client.take().map(outcome).join())
+    expect(most).to.equal(1)
+    expect(outcomes.filter((o) => o === 'result')).to.have.length(5)
+    expect(outcomes.filter((o) => o === 'wait resource-constraint')).to.have.length(1)
   })
 
   it('goes together with other filters and with pages', async () => {
