@@ -1,7 +1,7 @@
 /** Pages of archives: XEP-0313 §4.1, §4.3 and XEP-0059, alone and in all combinations against a model. */
 import { expect } from 'chai'
 import fc from 'fast-check'
-import { type Asked, archiveHost, chat, query } from '../helpers/archive.ts'
+import { type Asked, archiveHost, chat, query, queryXml } from '../helpers/archive.ts'
 import type { TestClient, TestHost } from '../helpers/host.ts'
 import { fromRemote } from '../helpers/im.ts'
 
@@ -202,6 +202,25 @@ describe('module mam: pages (XEP-0313 §4.3, XEP-0059)', () => {
     expect((await sizes(`<max>50</max><before>${last.page.first}</before>`)).sizes).to.deep.equal([
       1, 2, 3, 4,
     ])
+  })
+
+  it('a client that does not read has one page waiting, however much it asks for, and gets all in order later', async () => {
+    await using h = await archiveHost()
+    const juliet = await h.client('juliet@example.org/balcony')
+    for (let i = 0; i < 8; i++) await juliet.send(chat('romeo@example.org', 'x'.repeat(50_000)))
+    juliet.transport.blocked = true
+    const ids = Array.from({ length: 30 }, (_, i) => `q${i}`)
+    juliet.transport.feed(ids.map((id) => queryXml({}, id)).join(''))
+    await h.settle()
+    expect(juliet.transport.buffered).to.be.lessThan(600_000)
+    const received: string[] = []
+    while (received.filter((name) => name !== 'message').length < 30) {
+      juliet.transport.unblock()
+      await h.settle()
+      received.push(...juliet.take().map((e) => (e.name === 'message' ? e.name : (e.attr('id') ?? ''))))
+    }
+    const page = Array.from({ length: 5 }, () => 'message') // of 100 KB: half a megabyte
+    expect(received).to.deep.equal(ids.flatMap((id) => [...page, id]))
   })
 })
 
