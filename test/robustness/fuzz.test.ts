@@ -66,7 +66,9 @@ describe('random stanzas', function () {
   this.timeout((SECONDS + 40) * 1000)
 
   it('no internal error, one answer to each request, no session ends, others are served', async () => {
-    const seed = Number(process.env['HERMOD_FUZZ_SEED'] ?? randomInt(2_000_000_000))
+    // a change is judged by the same stanzas each time; elsewhere each run has its own
+    const fallback = process.env['CI'] === undefined ? randomInt(2_000_000_000) : 663_032_096
+    const seed = Number(process.env['HERMOD_FUZZ_SEED'] ?? fallback)
     console.log(`      seed ${seed}`)
     const fast = { rate: '1 GiB', burst: '1 GiB', ratePerAddress: '1 GiB', burstPerAddress: '1 GiB' }
     await using server = await startServer({
