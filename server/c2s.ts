@@ -13,7 +13,7 @@ import type { Router } from './router.ts'
 import { type BoundClient, ClientSession, type SessionDriver } from './session.ts'
 import { type HeaderAttrs, XmlStream } from './stream.ts'
 import type { RateLimit } from './token-bucket.ts'
-import { free, nextSlice } from './turns.ts'
+import { free, later, nextSlice } from './turns.ts'
 import { type Element, el } from './xmpp/element.ts'
 import { StreamError } from './xmpp/errors.ts'
 import { type JID, tryJid } from './xmpp/jid.ts'
@@ -339,10 +339,16 @@ export class C2s implements SessionDriver, NegotiationDriver {
         if (now >= session.deadlineAt) session.close('connection-timeout', 'not logged in in time')
       } else if (now - Math.max(session.stream.lastReceivedAt, session.idleToldAt) >= limits.idleMs) {
         session.idleToldAt = now
-        void session.vhost?.emit('session:idle', { session })
+        // many may have become idle together
+        if (free()) this.#idle(session)
+        else later(() => this.#idle(session))
       }
     }
     this.#sweeper = this.#env.clock.after(SWEEP_MS, this.#sweep)
+  }
+
+  #idle(session: ClientSession): void {
+    if (session.isBound()) void session.vhost?.emit('session:idle', { session })
   }
 
   /** What clients have and confirm now need not go to them again; those that do not answer are not waited for long. */

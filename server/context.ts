@@ -7,7 +7,7 @@ import type { Ctx, Disco, Http, Log, Services, Session, Storage, Timers, Transpo
 import type { Router } from './router.ts'
 import type { ClientSession } from './session.ts'
 import type { Telemetry } from './telemetry.ts'
-import { nextSlice } from './turns.ts'
+import { free, nextSlice } from './turns.ts'
 import { parseJid } from './xmpp/jid.ts'
 
 /** What contexts are made from. In scope 'server', `host` is a host of no name that no stream reaches. */
@@ -125,6 +125,7 @@ export function makeContext(
     find: (name) => host.service(name),
     accept: (transport) => env.accept(transport),
     async inSlices(items, fn) {
+      if (!free()) await nextSlice()
       let until = performance.now() + SLICE_MS
       for await (const item of items) {
         if (signal.aborted) return

@@ -66,8 +66,8 @@ export function later(job: () => void): void {
 }
 
 /**
- * For long work that waits in between: resolves in a later turn of the event loop, for one caller in each turn. The caller works for a few
- * milliseconds and asks again.
+ * For long work that waits in between: resolves in a later turn of the event loop, for one caller after another while the time of a slice
+ * lasts. The caller works as long as `free` says so, and asks again.
  */
 export function nextSlice(): Promise<void> {
   return new Promise((resolve) => {
@@ -87,8 +87,16 @@ function serve(): void {
   if (jobs.length > 0) work()
   until = 0 // a new turn begins
   over = false
-  slices.shift()?.() // goes on when this call is over
+  if (slices.length > 0) wake(performance.now() + SLICE_MS)
   if (jobs.length > 0 || slices.length > 0) plan()
+}
+
+/** Lets one go on, and when it waits again, the next. */
+function wake(end: number): void {
+  slices.shift()?.()
+  queueMicrotask(() => {
+    if (slices.length > 0 && performance.now() < end) wake(end)
+  })
 }
 
 function work(): void {

@@ -30,7 +30,8 @@ export interface Result {
   /** The id for clients. */
   readonly id: string
   readonly at: Date
-  readonly stanza: Element
+  /** The stanza as the asker may see it: a document of its own. */
+  readonly xml: string
 }
 
 /** A page, oldest first. */
@@ -112,13 +113,12 @@ async function collect(
     }
     const entries = backwards ? page.entries.toReversed() : page.entries
     for (const entry of entries) {
-      const stanza = parseXml(entry.doc.xml)
-      if (full !== undefined && !isWith(stanza, full)) continue
+      if (full !== undefined && !isWith(entry.doc, full)) continue
       // The first of a page is in it however large it is, or paging would never get past it.
       if (results.length === limit || (results.length > 0 && size + entry.doc.xml.length > MAX_PAGE_SIZE))
         return cut()
       size += entry.doc.xml.length
-      results.push(resultOf(source, entry, stanza))
+      results.push(resultOf(source, entry))
     }
     const last = entries.at(-1)
     if (page.complete || last === undefined) return { results: inOrder(results, backwards), complete: true }
@@ -135,8 +135,9 @@ async function collect(
 const inOrder = (results: Result[], backwards: boolean): readonly Result[] =>
   backwards ? results.toReversed() : results
 
-function resultOf(source: Source, { id, at }: Entry<Stored>, stanza: Element): Result {
-  return { id: source.ids.encode(source.owner, id), at, stanza: source.show?.(stanza) ?? stanza }
+function resultOf(source: Source, { id, at, doc: { xml } }: Entry<Stored>): Result {
+  const shown = source.show === undefined ? xml : source.show(parseXml(xml)).toString()
+  return { id: source.ids.encode(source.owner, id), at, xml: shown }
 }
 
 /** XEP-0059 §2.7: the number of matches alone, of the whole set whatever the page. */
@@ -168,7 +169,7 @@ async function countOnly(
     from: 'first',
     limit: MOST_COUNTED,
   })
-  const matching = page.entries.filter(({ doc }) => full === undefined || isWith(parseXml(doc.xml), full))
+  const matching = page.entries.filter(({ doc }) => full === undefined || isWith(doc, full))
   const count = page.complete ? matching.length : undefined
   return { results: [], complete: count === 0, count }
 }
@@ -229,7 +230,8 @@ async function outermost(
 const fullAddress = (jid: JID | undefined): JID | undefined => (jid?.isFull === true ? jid : undefined)
 
 /** §4.1.1: to or from exactly that address. */
-function isWith(stanza: Element, full: JID): boolean {
+function isWith({ xml }: Stored, full: JID): boolean {
+  const stanza = parseXml(xml)
   return ['from', 'to'].some((name) => tryJid(stanza.attr(name) ?? '')?.equals(full) === true)
 }
 

@@ -1,8 +1,9 @@
 /** The answer to a query (XEP-0313 §4.2): the results as messages (XEP-0297 1.0), then <fin/>. */
 import { type Bound, type Ctx, type Iq } from '../../server/module.ts'
-import { type Element, el } from '../../server/xmpp/element.ts'
+import { Element, el, type Node } from '../../server/xmpp/element.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
 import { NS } from '../../server/xmpp/ns.ts'
+import { parseXml } from '../../server/xmpp/parser.ts'
 import { pageInfo } from '../../server/xmpp/rsm.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import { NS_FORWARD, NS_MAM } from './ns.ts'
@@ -49,10 +50,8 @@ function sender(
   queryId: string | undefined,
 ): (result: Result) => void | Promise<void> {
   const from = source.jid.toString()
-  return ({ id, at, stanza }) => {
-    const delay = el('delay', NS.DELAY, { stamp: formatDateTime(at.getTime()) })
-    // XEP-0297 §3.2 rule 3: the forwarded stanza keeps its namespace
-    const forwarded = el('forwarded', NS_FORWARD, {}, delay, stanza)
+  return ({ id, at, xml }) => {
+    const forwarded = new Forwarded(formatDateTime(at.getTime()), xml)
     const message = el(
       'message',
       NS.CLIENT,
@@ -62,5 +61,26 @@ function sender(
     if (session === undefined) return ctx.send(message)
     ctx.deliver(session, message)
     return undefined
+  }
+}
+
+/**
+ * <forwarded/> with a stanza from the archive. Its text is what the server once wrote, with the namespace of the stanza (XEP-0297 §3.2 rule 3), so
+ * it is sent as it is, and only read when somebody on its way looks into it.
+ */
+class Forwarded extends Element {
+  readonly #stamp: string
+  readonly #xml: string
+  #read: readonly Node[] | undefined
+
+  constructor(stamp: string, xml: string) {
+    super('forwarded', NS_FORWARD, [], [], '', `<delay xmlns='${NS.DELAY}' stamp='${stamp}'/>${xml}`)
+    this.#stamp = stamp
+    this.#xml = xml
+  }
+
+  override get children(): readonly Node[] {
+    this.#read ??= [el('delay', NS.DELAY, { stamp: this.#stamp }), parseXml(this.#xml)]
+    return this.#read
   }
 }

@@ -202,14 +202,15 @@ export class Broadcasts {
     let roster: RosterView | undefined
     if (job.toContacts && heir?.presence === undefined) {
       roster = await this.#ctx.use('roster').of(local)
-      await this.#each(roster.contacts(), roster.size, (contact) =>
+      // in slices in any case: many sessions may be lost at once
+      await this.#ctx.inSlices(roster.contacts(), (contact) =>
         contact.from
           ? this.#reach.unlessBlocked(local, contact.jid, () => this.#reach.tell(stanza, contact.jid))
           : undefined,
       )
     }
     // §4.6.3 rules 2 and 3
-    await this.#each(job.directed, job.directed.length, (text) => {
+    await this.#ctx.inSlices(job.directed, (text) => {
       const to = parseJid(text)
       if (roster?.get(to)?.from === true) return undefined // has been told as a contact
       if (job.toContacts && to.bare.equals(session.jid.bare)) return undefined // and so have the own resources

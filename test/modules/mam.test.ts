@@ -1,8 +1,10 @@
 /** XEP-0313: queries, results, metadata, refusals; what the module announces and takes back. */
 import { expect } from 'chai'
 import mam from '../../modules/mam/index.ts'
+import { defineModule } from '../../server/module.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import { NS } from '../../server/xmpp/ns.ts'
+import { parseXml } from '../../server/xmpp/parser.ts'
 import { archived, archiveHost, chat, NS_MAM, query, stanzaId } from '../helpers/archive.ts'
 import { ask, features, outcome } from '../helpers/iq.ts'
 
@@ -87,6 +89,33 @@ describe('module mam: queries (XEP-0313 §4)', () => {
     expect((await query(juliet)).results[0]?.queryId).to.equal(undefined)
   })
 
+  it('§4.2: on their way to the client results can be read like other stanzas', async () => {
+    const seen: string[] = []
+    const reader = defineModule({
+      name: 'reader',
+      summary: 'reads what goes to clients',
+      specs: [],
+      setup: (ctx) =>
+        ctx.hook('client:out', { phase: 'observe', kinds: ['message'] }, ({ stanza }) => {
+          const forwarded = stanza.getChild('result', NS_MAM)?.getChild('forwarded', 'urn:xmpp:forward:0')
+          const message = forwarded?.getChild('message', NS.CLIENT)
+          seen.push(`${message?.attr('id')} ${message?.getChildText('body')}`)
+          expect(forwarded?.elements.map((e) => e.name)).to.deep.equal(['delay', 'message'])
+          // and read again it is the same
+          expect(parseXml(stanza.toString()).equals(stanza)).to.equal(true)
+        }),
+    })
+    await using h = await archiveHost()
+    const juliet = await h.client('juliet@example.org/balcony')
+    await juliet.send(
+      chat('romeo@example.org', 'one', "<x xmlns='urn:x'><y xmlns='urn:y' a='1'>&lt;</y></x>"),
+    )
+    await h.load(reader)
+    await query(juliet)
+    expect(seen).to.deep.equal(['one one'])
+    await h.unload('reader')
+  })
+
   it('§4.1: an empty archive, and a filter that nothing matches: no results, complete, no first and last', async () => {
     await using h = await archiveHost()
     const juliet = await h.client('juliet@example.org/balcony')
@@ -132,7 +161,9 @@ describe('module mam: queries (XEP-0313 §4)', () => {
     const refused = async (what: Parameters<typeof query>[1]) => (await query(juliet, what)).outcome
     // §4.1.5
     expect(await refused({ form: { 'x-other': '1' } })).to.equal('cancel feature-not-implemented')
-    expect(await refused({ form: { FORM_TYPE: 'urn:x' } })).to.equal('modify bad-request')
+    const other = `<x xmlns='${NS.DATA}' type='submit'><field var='FORM_TYPE'><value>urn:x</value></field></x>`
+    const strange = await ask(juliet, 'set', undefined, `<query xmlns='${NS_MAM}'>${other}</query>`)
+    expect(outcome(strange)).to.equal('modify bad-request')
     expect(await refused({ form: { start: 'yesterday' } })).to.equal('modify not-acceptable')
     expect(await refused({ form: { end: '2010-07-07' } })).to.equal('modify not-acceptable')
     expect(await refused({ form: { with: '@' } })).to.equal('modify not-acceptable')
