@@ -311,6 +311,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
   async #over(host: Host, session: BoundClient, reason: string): Promise<void> {
     const handedOn = this.#handOn(host, session) // before anything newer finds its way
     await session.pending // what the client sent before it left comes first
+    if (!free()) await nextSlice() // many may be lost at once
     await host.emit('session:closed', { session, reason, resumable: false })
     session.bound = false
     session.setPresence(undefined)
