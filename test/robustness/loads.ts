@@ -294,4 +294,85 @@ export const LOADS: readonly Load[] = [
       }
     },
   },
+  {
+    name: 'an archive of 50,000: 10 searches for words that are not there, 10 for a peer that is not there',
+    async prepare(stage) {
+      await stage.do('accounts', ['searcher'], PASSWORD)
+      await stage.do('archive', 'searcher', `peer@${stage.place.domain}`, 50_000)
+      const wire = await stage.login('searcher')
+      const field = (name: string, value: string): string =>
+        `<field var='${name}'><value>${value}</value></field>`
+      const query = (id: string, ...fields: string[]): string =>
+        `<iq type='set' id='${id}'><query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data' type='submit'>` +
+        `${field('FORM_TYPE', 'urn:xmpp:mam:2')}${fields.join('')}</x></query></iq>`
+      const words = query('w', field('{urn:xmpp:fulltext:0}fulltext', 'unicorn'))
+      const peer = query('p', field('with', 'unicorn@x.example'))
+      return () => exchange(wire, [(words + peer).repeat(10)], '</iq>', 20)
+    },
+  },
+  {
+    name: '40 pages of 250 from an archive, asked for at once',
+    async prepare(stage) {
+      await stage.do('accounts', ['pager'], PASSWORD)
+      await stage.do('archive', 'pager', `peer@${stage.place.domain}`, 20_000)
+      const wire = await stage.login('pager')
+      const page = `<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'><set xmlns='http://jabber.org/protocol/rsm'><max>250</max></set></query></iq>`
+      return () => exchange(wire, [page.repeat(40)], '<fin', 40)
+    },
+  },
+  {
+    name: 'a presence of 200 KB to 2,000 contacts online here',
+    async prepare(stage) {
+      const list = names('reader', 2000)
+      await stage.do('accounts', ['loud', ...list], PASSWORD)
+      await stage.do('roster', 'loud', at(list, stage.place.domain), { from: true })
+      await stage.do('crowd', list)
+      const wire = await stage.login('loud')
+      const status = `<status>${'x'.repeat(200_000)}</status>`
+      const last = `<message to='loud@${stage.place.domain}/r' id='last'/>`
+      return () => exchange(wire, [`<presence>${status}</presence>`, last], 'last', 1)
+    },
+  },
+  {
+    name: '3,000 sessions with 20 contacts each are lost at once',
+    async prepare(stage) {
+      const list = names('lost', 3000)
+      await stage.do('accounts', [...list, 'witness'], PASSWORD)
+      const { domain } = stage.place
+      await inParallel(list, 50, (name) => {
+        const n = Number(name.slice(4))
+        const contacts = Array.from({ length: 20 }, (_, i) => `lost${(n + i + 1) % 3000}@${domain}`)
+        return stage.do('roster', name, n === 2999 ? [...contacts, `witness@${domain}`] : contacts, {
+          from: true,
+        })
+      })
+      const witness = await stage.login('witness')
+      await witness.sendAll('<presence/>')
+      await witness.ping()
+      for (let i = 0; i < 3000; i += 500) await stage.do('crowd', list.slice(i, i + 500))
+      await witness.until('lost2999')
+      return async () => {
+        await stage.do('disperse')
+        await witness.until(/lost2999[^>]*unavailable|unavailable[^>]*lost2999/)
+      }
+    },
+  },
+  {
+    name: '20,000 messages to one of the two',
+    async prepare(stage) {
+      const list = names('flooder', 5)
+      await stage.do('accounts', list, PASSWORD)
+      const wires = await inParallel(list, 5, (name) => stage.login(name))
+      return async () => {
+        const message = (i: number): string =>
+          `<message type='chat' to='a@${stage.place.domain}' id='f${i}'><body>flood</body></message>`
+        await Promise.all(
+          wires.map(async (wire) => {
+            for (const piece of repeated(4000, message)) await wire.sendAll(piece)
+            await wire.ping()
+          }),
+        )
+      }
+    },
+  },
 ]

@@ -36,6 +36,10 @@ export interface Commands {
     contacts: readonly string[],
     how: { readonly to?: boolean; readonly from?: boolean; readonly request?: boolean },
   ): Promise<void>
+  /** Puts messages with a peer into the archive of an account. */
+  archive(local: string, peer: string, count: number): Promise<void>
+  /** All sessions of the crowd are lost at once. */
+  disperse(): Promise<void>
   /** Available sessions of these accounts that take everything and send nothing. */
   crowd(names: readonly string[]): Promise<void>
   deleteAccount(local: string): Promise<void>

@@ -19,6 +19,7 @@ import type { Answer, Commands, Order, StageOptions } from './orders.ts'
 let server: TestServer | undefined
 const undo = new AsyncDisposableStack()
 const errors: string[] = []
+const crowd: NullTransport[] = []
 
 function running(): TestServer {
   if (server === undefined) throw new Error('the server is not started')
@@ -124,10 +125,28 @@ const commands: Commands = {
     )
   },
 
+  async archive(local, peer, count) {
+    const { domain, server: core } = running()
+    const archive = core.store.open(domain, 'mam').archive<Doc>('messages')
+    const at = Date.now() - 1000 * count
+    for (let i = 0; i < count; i += 1000)
+      await Promise.all(
+        Array.from({ length: Math.min(1000, count - i) }, (_, n) => {
+          const xml = `<message xmlns='jabber:client' type='chat' from='${peer}/x' to='${local}@${domain}'><body>message number ${i + n} of the test</body></message>`
+          return archive.append(local, { at: new Date(at + 1000 * (i + n)), with: peer, doc: { xml } })
+        }),
+      )
+  },
+
+  async disperse() {
+    for (const transport of crowd.splice(0)) transport.destroy()
+  },
+
   async crowd(names) {
     const { domain, server: core } = running()
     for (const name of names) {
       const transport = new NullTransport()
+      crowd.push(transport)
       const session = core.c2s.accept(transport)
       transport.feed(
         `<?xml version='1.0'?><stream:stream to='${domain}' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>`,
