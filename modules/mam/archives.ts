@@ -19,6 +19,10 @@ import type { ArchivedMessage, Stored } from './service.ts'
 const MAX_KEY = 500
 /** Entries of one step of a long reading. */
 const STEP = 200
+/** Keys of appends that failed; beyond that the oldest are forgotten. */
+const MAX_DOUBTFUL = 10_000
+/** How often what turns up late is taken out again. */
+const MAX_LATE = 3
 
 /** What became of a message. */
 export interface Appended {
@@ -28,12 +32,24 @@ export interface Appended {
   readonly duplicate: boolean
 }
 
+/** An entry that is there once however often it is appended. */
+interface Keyed {
+  readonly at: Date
+  readonly with: string
+  readonly doc: Stored
+  readonly dedupe: string
+}
+
+const never = (): boolean => false
+
 /** All archives of one host. */
 export class Archives {
   readonly archive: Archive<Stored>
   readonly ids: IdCodec
   readonly #ctx: Ctx
   readonly #resendMs: number
+  /** Appends that failed, as owner and key: the store may have them nevertheless. */
+  readonly #doubtful = new Set<string>()
 
   /** `resendMs`: how long a message that is sent again counts as the same, milliseconds. */
   constructor(ctx: Ctx, ids: IdCodec, resendMs: number) {
@@ -45,7 +61,9 @@ export class Archives {
 
   /**
    * Appends a message that goes `out` to or comes `in` from `peer`; `then` is told its id for clients, and whether it was there already. Appends of
-   * one archive take effect in the order of the calls.
+   * one archive take effect in the order of the calls. `refused`: asked when it was there already, whether its sender was told that it failed.
+   *
+   * A message whose sender was told so has reached nobody. When it comes again it is put at the end of the archive, as every device will see it.
    */
   append<T>(
     local: string,
@@ -54,6 +72,7 @@ export class Archives {
     stanza: Element,
     finding: Finding,
     then: (id: string, duplicate: boolean) => T,
+    refused: () => boolean = never,
   ): Promise<T> {
     const { originId, occupant } = finding
     const entry = {
@@ -66,9 +85,21 @@ export class Archives {
     // Rooms: all occupants have the bare address in common.
     const dedupe = keyOf(way, occupant ? peer.toString() : entry.with, originId)
     const keyed = { ...entry, dedupe }
-    return this.archive.append(local, keyed).then(({ id, duplicate }) => {
-      if (!duplicate) return then(this.ids.encode(local, id), false)
-      return this.#known(local, keyed, id, stanza).then((known) => then(known.id, known.duplicate))
+    return this.#put(local, keyed, ({ id, duplicate }) => {
+      if (!duplicate) {
+        if (this.#doubtful.size > 0) this.#doubtful.delete(doubt(local, keyed))
+        return then(this.ids.encode(local, id), false)
+      }
+      return this.#known(local, keyed, id, stanza, refused).then((known) => then(known.id, known.duplicate))
+    })
+  }
+
+  #put<T>(local: string, entry: Keyed, then: (stored: Appended) => T | Promise<T>): Promise<T> {
+    return this.archive.append(local, entry).then(then, (error: unknown) => {
+      const [oldest] = this.#doubtful
+      if (oldest !== undefined && this.#doubtful.size >= MAX_DOUBTFUL) this.#doubtful.delete(oldest)
+      this.#doubtful.add(doubt(local, entry))
+      throw error
     })
   }
 
@@ -78,19 +109,40 @@ export class Archives {
    */
   async #known(
     local: string,
-    entry: { readonly at: Date; readonly with: string; readonly doc: Stored; readonly dedupe: string },
+    entry: Keyed,
     first: string,
     stanza: Element,
+    refused: () => boolean,
   ): Promise<Appended> {
-    if (await this.#isSame(local, first, entry.at, stanza))
-      return { id: this.ids.encode(local, first), duplicate: true }
-    const dedupe = keyOf(entry.dedupe, createHash('sha256').update(looksOf(stanza)).digest('base64url'))
-    const second = await this.archive.append(local, { ...entry, dedupe })
-    if (second.duplicate && (await this.#isSame(local, second.id, entry.at, stanza)))
-      return { id: this.ids.encode(local, second.id), duplicate: true }
-    if (!second.duplicate) return { id: this.ids.encode(local, second.id), duplicate: false }
-    const { id } = await this.archive.append(local, { at: entry.at, with: entry.with, doc: entry.doc })
-    return { id: this.ids.encode(local, id), duplicate: false }
+    let stored = { ...entry, id: first }
+    if (!(await this.#isSame(local, first, entry.at, stanza))) {
+      const dedupe = keyOf(entry.dedupe, createHash('sha256').update(looksOf(stanza)).digest('base64url'))
+      const second = { ...entry, dedupe }
+      const { id, duplicate } = await this.#put(local, second, (appended) => appended)
+      if (!duplicate) return { id: this.ids.encode(local, id), duplicate: false }
+      if (!(await this.#isSame(local, id, entry.at, stanza))) {
+        const { at, with: peer, doc } = entry
+        const third = await this.archive.append(local, { at, with: peer, doc })
+        return { id: this.ids.encode(local, third.id), duplicate: false }
+      }
+      stored = { ...second, id }
+    }
+    const { id, ...again } = stored
+    if (!this.#doubtful.has(doubt(local, again)) && !refused())
+      return { id: this.ids.encode(local, id), duplicate: true }
+    return await this.#anew(local, again, id)
+  }
+
+  /** Puts an entry that nobody has been shown to the end. */
+  async #anew(local: string, entry: Keyed, first: string): Promise<Appended> {
+    let stored: Appended = { id: first, duplicate: true }
+    // The append that failed may take effect in between.
+    for (let i = 0; stored.duplicate && i < MAX_LATE; i++) {
+      await this.archive.remove(local, { ids: [stored.id] })
+      stored = await this.#put(local, entry, (appended) => appended)
+    }
+    this.#doubtful.delete(doubt(local, entry))
+    return { id: this.ids.encode(local, stored.id), duplicate: stored.duplicate }
   }
 
   async #isSame(local: string, id: string, at: Date, stanza: Element): Promise<boolean> {
@@ -156,6 +208,8 @@ export class Archives {
   }
 }
 
+const doubt = (local: string, { dedupe }: Keyed): string => `${local} ${dedupe}`
+
 function keyOf(...parts: readonly string[]): string {
   const key = parts.join(' ')
   return key.length <= MAX_KEY ? key : createHash('sha256').update(key).digest('base64url')
@@ -165,7 +219,7 @@ function keyOf(...parts: readonly string[]): string {
  * What must be equal in two attempts to send one message: type, bodies, and which elements are there. Not what is in those: an encrypted
  * message is encrypted anew, and a late one is given a time.
  */
-function looksOf(message: Element): string {
+export function looksOf(message: Element): string {
   const parts = [message.attr('type') ?? 'normal']
   const names: string[] = []
   for (const child of message.elements) {

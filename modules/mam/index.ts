@@ -17,6 +17,7 @@ import { FULLTEXT, NS_MAM } from './ns.ts'
 import { metadataOf } from './pages.ts'
 import { Preferences } from './prefs.ts'
 import { QUERY_FORM } from './query.ts'
+import { Passed, Refused } from './resent.ts'
 import { answerQuery } from './results.ts'
 import { Retention } from './retention.ts'
 import { examine, type Finding } from './rules.ts'
@@ -27,6 +28,8 @@ declare module '../../server/module.ts' {
   interface StanzaEvent {
     /** Of mam alone: the account whose chain this is wants the message in its archive. */
     archiving?: Finding | undefined
+    /** Of mam alone: the id that its sender gave a message which would belong there, but whose account keeps none such. */
+    passing?: string | undefined
   }
 }
 
@@ -34,8 +37,6 @@ declare module '../../server/module.ts' {
 const FLAG = 'mam'
 /** How long a removed account is remembered, for messages that are still on their way. */
 const GONE_MS = 60_000
-/** Messages that came back to their senders and may be tried again. */
-const MAX_REFUSED = 10_000
 
 /** Hosts of this process whose accounts have archives. */
 const archiving = new Set<string>()
@@ -107,6 +108,7 @@ export default defineModule({
     const duplicates = ctx.metrics.counter('duplicates', 'Messages that were sent again and stopped')
     const gone = new Set<string>()
     const refused = new Refused()
+    const passed = new Passed(options.resendWindow)
     const searches = new Searches()
     archiving.add(ctx.host)
     ctx.signal.addEventListener('abort', () => archiving.delete(ctx.host))
@@ -115,14 +117,16 @@ export default defineModule({
 
     function decide(e: StanzaEvent, local: string, peer: JID): void | Promise<void> {
       e.archiving = undefined
+      e.passing = undefined
       const finding = examine(e.stanza)
       if (finding === undefined) return undefined
       const wanted = gone.has(local) ? returned(local) : prefs.wants(local, peer)
-      if (wanted === true) e.archiving = finding
-      if (!(wanted instanceof Promise)) return undefined
-      return wanted.then((answer) => {
-        if (answer) e.archiving = finding
-      })
+      if (!(wanted instanceof Promise)) return decided(e, finding, wanted)
+      return wanted.then((answer) => decided(e, finding, answer))
+    }
+    function decided(e: StanzaEvent, finding: Finding, wanted: boolean): void {
+      if (wanted) e.archiving = finding
+      else if (finding.originId !== '') e.passing = finding.originId
     }
     /** Whether somebody has that name again. */
     async function returned(local: string): Promise<boolean> {
@@ -160,36 +164,54 @@ export default defineModule({
         e.archivedAs = id
         if (!duplicate) return undefined
         e.duplicate = true
-        // The server may have been killed between the two archives, so the receiver's decides, if there is one.
-        return to.local !== '' && archiving.has(to.domain) ? undefined : again(e)
+        // The server may have been killed in between, so the receiver's side decides, where there is one.
+        return isHere(to) ? undefined : again(e, finding.originId)
       })
     })
 
     ctx.hook('account:in', { phase: 'store', kinds: ['message'] }, (e) => {
       const finding = e.archiving
-      // Nobody but the sender's archive knows it then.
-      if (finding === undefined) return e.duplicate === true ? again(e) : undefined
+      if (finding === undefined) return again(e, e.passing)
       const { from, to } = e
       const bare = to.bare.toString()
       const stanza = e.stanza.attr('to') === undefined ? e.stanza.withAttrs({ to: bare }) : e.stanza
-      return archives.append(to.local, 'in', from, stanza, finding, (id, duplicate): Verdict => {
+      const arrived = (id: string, duplicate: boolean): Verdict => {
         done(to.local, e, from, finding, duplicate)
         e.duplicate = duplicate
         if (duplicate) return { stop: 'duplicate' }
+        if (refused.some) refused.take(from.local, to, stanza.attr('id')) // this is the next attempt
         if (isOwn(e)) e.archivedAs = id
         // §3.5, XEP-0359 §2.1
         e.stanza = e.stanza.append(el('stanza-id', NS.SID, { by: bare, id }))
         return undefined
-      })
+      }
+      const failed = (): boolean => isOurs(from) && refused.take(from.local, to, stanza.attr('id'), true)
+      return archives.append(to.local, 'in', from, stanza, finding, arrived, failed)
     })
 
-    /** A message that was sent before; unless it came back with an error and is tried again. */
-    function again(e: StanzaEvent): Verdict {
-      return refused.take(e.from.local, e.to, e.stanza.attr('id')) ? undefined : { stop: 'duplicate' }
+    // ---- messages that are sent again ----
+
+    /** Where no archive knows: whether it went there before and did not come back. */
+    function again({ stanza, from, to }: StanzaEvent, originId: string | undefined): Verdict {
+      if (originId === undefined || !passed.has(stanza, from, to, originId, ctx.now())) return undefined
+      const cameBack = isOurs(from) && refused.take(from.local, to, stanza.attr('id'))
+      return cameBack ? undefined : { stop: 'duplicate' }
     }
-    ctx.hook('client:out', { phase: 'observe', kinds: ['message'] }, ({ stanza, from, to }) => {
-      if (stanza.attr('type') === 'error') refused.add(to.local, from, stanza.attr('id'))
+    ctx.hook(
+      'client:in',
+      { phase: 'observe', kinds: ['message'] },
+      ({ archiving: kept, stanza, from, to }) => {
+        const id = kept?.originId
+        if (id !== undefined && id !== '' && !isHere(to)) passed.add(stanza, from, to, id, ctx.now())
+      },
+    )
+    ctx.hook('account:in', { phase: 'observe', kinds: ['message'] }, ({ passing, stanza, from, to }) => {
+      if (passing !== undefined) passed.add(stanza, from, to, passing, ctx.now())
     })
+    ctx.hook('client:out', { phase: 'observe', kinds: ['message'] }, ({ stanza, from, to }) => {
+      if (stanza.attr('type') === 'error') refused.add(to.local, from, stanza)
+    })
+    const isOurs = (jid: JID): boolean => jid.domain === ctx.host
 
     // The archive has it and its owner will find it there: to tell the sender that it failed would be wrong.
     ctx.hook(
@@ -252,6 +274,9 @@ export default defineModule({
   },
 })
 
+/** Whether the receiver's side knows what it was sent before. */
+const isHere = (to: JID): boolean => to.local !== '' && archiving.has(to.domain)
+
 const isOwn = ({ from, to }: StanzaEvent): boolean => from.local === to.local && from.domain === to.domain
 
 /** Made once for each host: ids must be the same after a restart, and in all processes. */
@@ -265,22 +290,3 @@ function isArchived(stanza: Element, account: JID): boolean {
   const by = account.toString()
   return stanza.getChildren('stanza-id', NS.SID).some((id) => id.attr('by') === by)
 }
-
-/** Messages that came back to their senders. */
-class Refused {
-  readonly #keys = new Set<string>()
-
-  add(local: string, peer: JID, id: string | undefined): void {
-    if (id === undefined) return
-    if (this.#keys.size >= MAX_REFUSED) this.#keys.clear()
-    this.#keys.add(keyOf(local, peer, id))
-  }
-
-  /** Whether that message came back; it is forgotten then. */
-  take(local: string, peer: JID, id: string | undefined): boolean {
-    return id !== undefined && this.#keys.delete(keyOf(local, peer, id))
-  }
-}
-
-const keyOf = (local: string, peer: JID, id: string): string =>
-  `${local} ${peer.bare.toString()} ${id.slice(0, 256)}`

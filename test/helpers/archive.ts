@@ -6,6 +6,8 @@ import retract from '../../modules/retract.ts'
 import roster from '../../modules/roster/index.ts'
 import stanzaIdModule from '../../modules/stanza-id.ts'
 import disco from '../../modules/disco.ts'
+import type { Archive, Doc, Store } from '../../server/storage/contract.ts'
+import { openMemory } from '../../server/storage/memory.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { outcome } from './iq.ts'
@@ -139,4 +141,49 @@ export function stanzaId(message: Element | undefined, by: string): string | und
   const ids = message?.getChildren('stanza-id', NS.SID).filter((e) => e.attr('by') === by) ?? []
   if (ids.length > 1) throw new Error('more than one stanza-id of one account')
   return ids[0]?.attr('id')
+}
+
+/** A store whose appends wait or fail as the test says. */
+export async function controlledStore(): Promise<{
+  readonly store: Store
+  /** Appends of an owner wait for this. */
+  readonly gates: Map<string, Promise<void>>
+  /** Appends of these owners fail. */
+  readonly failing: Set<string>
+  /** Appends of these owners take effect, and fail nevertheless. */
+  readonly unsure: Set<string>
+}> {
+  const inner = await openMemory()
+  const [gates, failing, unsure] = [new Map<string, Promise<void>>(), new Set<string>(), new Set<string>()]
+  const wrap = <T extends Doc>(archive: Archive<T>): Archive<T> => ({
+    ...archive,
+    append: async (owner, entry) => {
+      const gate = gates.get(owner)
+      // What it writes is decided in the order of the calls, when it is there is another matter.
+      const written = failing.has(owner)
+        ? Promise.reject(new Error('disk full'))
+        : archive.append(owner, entry)
+      written.catch(() => undefined)
+      const fails = unsure.has(owner)
+      await gate
+      const appended = await written
+      if (fails) throw new Error('connection lost')
+      return appended
+    },
+    page: (owner, q) => archive.page(owner, q),
+    replace: (owner, id, doc) => archive.replace(owner, id, doc),
+    remove: (owner, q) => archive.remove(owner, q),
+    owners: () => archive.owners(),
+  })
+  const store: Store = {
+    driver: inner.driver,
+    open: (host, module) => {
+      const opened = inner.open(host, module)
+      return { ...opened, archive: (name, opts) => wrap(opened.archive(name, opts)) }
+    },
+    purgeOwner: (host, owner) => inner.purgeOwner(host, owner),
+    healthy: () => inner.healthy(),
+    close: () => inner.close(),
+  }
+  return { store, gates, failing, unsure }
 }

@@ -1,10 +1,18 @@
 /** Both archives and delivery: order, messages that are sent again, failures of the store, accounts that go (XEP-0313 §3, XEP-0359 §2). */
 import { expect } from 'chai'
 import { openMemory } from '../../server/storage/memory.ts'
-import type { Archive, Doc, Store } from '../../server/storage/contract.ts'
 import { defineModule } from '../../server/module.ts'
 import { NS } from '../../server/xmpp/ns.ts'
-import { archived, archiveHost, chat, origin, query, queryXml, stanzaId } from '../helpers/archive.ts'
+import {
+  archived,
+  archiveHost,
+  chat,
+  controlledStore,
+  origin,
+  query,
+  queryXml,
+  stanzaId,
+} from '../helpers/archive.ts'
 import type { TestClient, TestHost } from '../helpers/host.ts'
 import { condition, fromRemote } from '../helpers/im.ts'
 
@@ -22,49 +30,9 @@ async function pair(h: TestHost): Promise<{ juliet: TestClient; romeo: TestClien
 
 const bodies = (client: TestClient) => client.take().map((e) => e.getChildText('body'))
 
-/** A store whose appends wait or fail as the test says. */
-async function controlled(): Promise<{
-  readonly store: Store
-  /** Appends of an owner wait for this. */
-  readonly gates: Map<string, Promise<void>>
-  /** Appends of these owners fail. */
-  readonly failing: Set<string>
-}> {
-  const inner = await openMemory()
-  const [gates, failing] = [new Map<string, Promise<void>>(), new Set<string>()]
-  const wrap = <T extends Doc>(archive: Archive<T>): Archive<T> => ({
-    ...archive,
-    append: async (owner, entry) => {
-      const gate = gates.get(owner)
-      // What it writes is decided in the order of the calls, when it is there is another matter.
-      const written = failing.has(owner)
-        ? Promise.reject(new Error('disk full'))
-        : archive.append(owner, entry)
-      written.catch(() => undefined)
-      await gate
-      return await written
-    },
-    page: (owner, q) => archive.page(owner, q),
-    replace: (owner, id, doc) => archive.replace(owner, id, doc),
-    remove: (owner, q) => archive.remove(owner, q),
-    owners: () => archive.owners(),
-  })
-  const store: Store = {
-    driver: inner.driver,
-    open: (host, module) => {
-      const opened = inner.open(host, module)
-      return { ...opened, archive: (name, opts) => wrap(opened.archive(name, opts)) }
-    },
-    purgeOwner: (host, owner) => inner.purgeOwner(host, owner),
-    healthy: () => inner.healthy(),
-    close: () => inner.close(),
-  }
-  return { store, gates, failing }
-}
-
 describe('module mam: order (XEP-0313 §3.1)', () => {
   it('what a device gets live is in the order of its ids, whoever sent and whatever took long', async () => {
-    const { store, gates } = await controlled()
+    const { store, gates } = await controlledStore()
     await using h = await archiveHost({}, { store })
     const { juliet, romeo } = await pair(h)
     const nurse = await h.client('nurse@example.org/kitchen')
@@ -95,7 +63,7 @@ describe('module mam: order (XEP-0313 §3.1)', () => {
   })
 
   it('a message counts as handled (XEP-0198 §4) when both archives have it', async () => {
-    const { store, gates } = await controlled()
+    const { store, gates } = await controlledStore()
     await using h = await archiveHost({}, { store })
     const { juliet, romeo } = await pair(h)
     const { handled } = juliet.session.input
@@ -145,7 +113,7 @@ describe('module mam: messages that are sent again (XEP-0359 §2.2)', () => {
   })
 
   it('killed between the two archives: the receiver gets it when it is sent again, the sender’s archive has it once', async () => {
-    const { store, failing } = await controlled()
+    const { store, failing } = await controlledStore()
     await using h = await archiveHost({}, { store, onLog: () => undefined })
     const { juliet, romeo } = await pair(h)
     failing.add('romeo')
@@ -294,7 +262,7 @@ describe('module mam: messages that are sent again (XEP-0359 §2.2)', () => {
 describe('module mam: when it cannot be stored', () => {
   for (const owner of ['juliet', 'romeo'])
     it(`${owner === 'juliet' ? 'sender' : 'receiver'}: the message bounces and is not delivered`, async () => {
-      const { store, failing } = await controlled()
+      const { store, failing } = await controlledStore()
       await using h = await archiveHost({}, { store, onLog: () => undefined })
       const { juliet, romeo } = await pair(h)
       failing.add(owner)
@@ -307,7 +275,7 @@ describe('module mam: when it cannot be stored', () => {
     })
 
   it('chat states do not need the store', async () => {
-    const { store, failing } = await controlled()
+    const { store, failing } = await controlledStore()
     await using h = await archiveHost({}, { store })
     const { juliet, romeo } = await pair(h)
     failing.add('juliet').add('romeo')

@@ -1,0 +1,144 @@
+/** Messages that are sent again after the store gave no clear answer, or the server was killed: once, and in order (XEP-0359 §2.2). */
+import { expect } from 'chai'
+import { openMemory } from '../../server/storage/memory.ts'
+import carbons from '../../modules/carbons.ts'
+import disco from '../../modules/disco.ts'
+import mam from '../../modules/mam/index.ts'
+import presence from '../../modules/presence/index.ts'
+import roster from '../../modules/roster/index.ts'
+import stanzaIdModule from '../../modules/stanza-id.ts'
+import { archived, archiveHost, chat, controlledStore, origin, query, stanzaId } from '../helpers/archive.ts'
+import type { TestClient, TestHost } from '../helpers/host.ts'
+import { condition } from '../helpers/im.ts'
+
+const NEVER = "<iq type='set' id='p'><prefs xmlns='urn:xmpp:mam:2' default='never'/></iq>"
+const modules = [disco, roster, presence, stanzaIdModule, mam, carbons]
+const quiet = { onLog: () => undefined }
+
+async function online(h: TestHost, ...jids: readonly string[]): Promise<TestClient[]> {
+  const clients: TestClient[] = []
+  for (const jid of jids) {
+    const client = await h.client(jid)
+    await client.send('<presence/>')
+    await client.send("<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>")
+    clients.push(client)
+  }
+  for (const client of clients) client.take()
+  return clients
+}
+
+const bodies = (client: TestClient) => client.take().map((e) => e.getChildText('body'))
+/** Bodies of what was copied. */
+const copies = (client: TestClient) =>
+  client
+    .take()
+    .filter((e) => e.attr('type') !== 'error')
+    .map((e) => e.elements[0]?.elements[0]?.elements[0]?.getChildText('body'))
+
+describe('module mam: the store has what it said it had not', () => {
+  it('the receiver’s archive: what is sent again is delivered, and stands where the devices saw it', async () => {
+    const { store, unsure } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, phone, romeo] = await online(
+      h,
+      'juliet@example.org/balcony',
+      'juliet@example.org/phone',
+      'romeo@example.org/orchard',
+    )
+    unsure.add('romeo')
+    const [error] = await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    expect(condition(error)).to.equal('internal-server-error')
+    unsure.clear()
+    await juliet!.send(chat('romeo@example.org', 'two', origin('o2')))
+    expect(bodies(romeo!)).to.deep.equal(['two'])
+    for (let i = 0; i < 3; i++)
+      expect(await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))).to.deep.equal([])
+    const live = romeo!.take()
+    const { results } = await query(romeo!)
+    expect(live.map((e) => e.getChildText('body'))).to.deep.equal(['one'])
+    expect(results.map(({ body }) => body)).to.deep.equal(['two', 'one'])
+    expect(stanzaId(live[0], 'romeo@example.org')).to.equal(results[1]?.id)
+    // the sender’s other device saw both when they were written, once
+    expect(copies(phone!)).to.deep.equal(['one', 'two'])
+    expect(await archived(juliet!)).to.deep.equal(['one', 'two'])
+  })
+
+  it('the sender’s archive: what is sent again is copied to the other devices, and stands where they saw it', async () => {
+    const { store, unsure } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, phone, romeo] = await online(
+      h,
+      'juliet@example.org/balcony',
+      'juliet@example.org/phone',
+      'romeo@example.org/orchard',
+    )
+    unsure.add('juliet')
+    expect(condition((await juliet!.send(chat('romeo@example.org', 'one', origin('o1'))))[0])).to.equal(
+      'internal-server-error',
+    )
+    unsure.clear()
+    await juliet!.send(chat('romeo@example.org', 'two', origin('o2')))
+    for (let i = 0; i < 3; i++) await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    expect(bodies(romeo!)).to.deep.equal(['two', 'one'])
+    expect(await archived(juliet!)).to.deep.equal(['two', 'one'])
+    expect(await archived(romeo!)).to.deep.equal(['two', 'one'])
+    expect(copies(phone!)).to.deep.equal(['two', 'one'])
+  })
+
+  it('still unsure the second time: bounced again, and once in the end', async () => {
+    const { store, unsure } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    unsure.add('romeo')
+    for (let i = 0; i < 2; i++)
+      expect(condition((await juliet!.send(chat('romeo@example.org', 'one', origin('o1'))))[0])).to.equal(
+        'internal-server-error',
+      )
+    unsure.clear()
+    for (let i = 0; i < 2; i++) await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    expect(bodies(romeo!)).to.deep.equal(['one'])
+    expect(await archived(romeo!)).to.deep.equal(['one'])
+  })
+
+  it('an error that a client sends is no reason to deliver again', async () => {
+    await using h = await archiveHost({}, { modules })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    expect(bodies(romeo!)).to.deep.equal(['one'])
+    await romeo!.send(
+      "<message type='error' id='one' to='juliet@example.org/balcony'><error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>",
+    )
+    await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    expect(bodies(romeo!)).to.deep.equal([])
+  })
+})
+
+describe('module mam: the receiver keeps no archive', () => {
+  it('neither does the sender: not delivered a second time, another message with the same id is', async () => {
+    await using h = await archiveHost({ resendWindow: '1h' }, { modules })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    await juliet!.send(NEVER)
+    await romeo!.send(NEVER)
+    for (const body of ['one', 'one', 'two', 'one'])
+      await juliet!.send(chat('romeo@example.org', body, origin('o1')))
+    expect(bodies(romeo!)).to.deep.equal(['one', 'two'])
+    await h.clock.advance(3_600_001)
+    await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    expect(bodies(romeo!)).to.deep.equal(['one'])
+  })
+
+  it('after the server was killed: delivered, because nobody can tell that it was', async () => {
+    const store = await openMemory()
+    {
+      await using h = await archiveHost({}, { modules, store })
+      const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+      await romeo!.send(NEVER)
+      await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    }
+    await using h = await archiveHost({}, { modules, store })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    for (let i = 0; i < 2; i++) await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    expect(bodies(romeo!)).to.deep.equal(['one'])
+    expect(await archived(juliet!)).to.deep.equal(['one'])
+  })
+})
