@@ -129,7 +129,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
   // ---- headers ----
 
   /** RFC 6120 §4.7, §4.9.3; RFC 7395 §3.3.2. */
-  header(session: ClientSession, root: Element): void {
+  header(session: ClientSession, root: Element): void | Promise<void> {
     const first = session.id === ''
     const framed = session.stream.transport.framing === 'frames'
     const from = root.attr('from')
@@ -166,7 +166,9 @@ export class C2s implements SessionDriver, NegotiationDriver {
     this.#version(root.attr('version'))
     session.vhost = host
     session.host = host.name
-    this.sendFeatures(session)
+    // what is offered may depend on who the client says it is (XEP-0388 §2.1)
+    const ready = host.emit('stream:opened', { session })
+    return ready === undefined ? this.sendFeatures(session) : ready.then(() => this.sendFeatures(session))
   }
 
   #answer(session: ClientSession, attrs: HeaderAttrs): void {

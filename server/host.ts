@@ -229,10 +229,15 @@ export class Host implements SessionTable {
   }
 
   /** Runs a chain that is not on the stanza path. */
-  emit<K extends 'session:bound' | 'session:resumed' | 'session:idle' | 'session:closed' | 'auth:result'>(
-    name: K,
-    e: Hooks[K],
-  ): void | Promise<void> {
+  emit<
+    K extends
+      | 'stream:opened'
+      | 'session:bound'
+      | 'session:resumed'
+      | 'session:idle'
+      | 'session:closed'
+      | 'auth:result',
+  >(name: K, e: Hooks[K]): void | Promise<void> {
     const done = this.hooks.chain(name).run(e)
     return done instanceof Promise ? done.then(() => undefined) : undefined
   }

@@ -124,7 +124,11 @@ export class Inbox {
 
   #take(element: Element): void {
     const done = this.#owner.take(element)
-    if (done === undefined) return
+    if (done !== undefined) this.hold(done)
+  }
+
+  /** Looks at nothing more until this is done; its failure ends the stream. */
+  hold(done: Promise<void>): void {
     this.#busy = true
     if (!this.#owner.bound) this.#pause()
     const working: Promise<void> = done.then(
@@ -138,7 +142,8 @@ export class Inbox {
   }
 
   #done(working: Promise<void>, goOn = true): void {
-    if (this.#working === working) this.#working = undefined
+    if (this.#working !== working) return // something newer holds
+    this.#working = undefined
     if (goOn) this.next()
   }
 

@@ -178,6 +178,8 @@ export interface Hooks {
   'client:out': StanzaEvent
   'remote:in': StanzaEvent
   'remote:out': StanzaEvent
+  /** A stream header came: `host` and `claimed` are known; the features are sent when all handlers are done. */
+  'stream:opened': { readonly session: Session }
   /** A resource was bound. */
   'session:bound': { readonly session: Bound }
   /** A session without stream has one again. */

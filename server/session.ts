@@ -45,10 +45,10 @@ export interface SessionDriver {
   readonly maxQueueBytes: number
   limits(session: ClientSession): Session['limits']
   canStartTls(session: ClientSession): boolean
-  header(session: ClientSession, root: Element): void
+  header(session: ClientSession, root: Element): void | Promise<void>
   secured(session: ClientSession): void
   errorHeader(session: ClientSession): HeaderAttrs
-  /** An element before binding, or one that is no stanza. A promise holds the input. */
+  /** An element before binding, or one that is no stanza. A promise (of `header` too) holds the input. */
   negotiate(session: ClientSession, el: Element): void | Promise<void>
   closed(session: ClientSession, reason: string): void
   /** The stream is gone, the session stays. */
@@ -93,8 +93,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   #corked: Element[] | undefined
   #outLane: Lane | undefined
   #keeper: Keeper | undefined
-  /** What a keeper has left behind. */
-  #rest: Iterable<Element> | undefined
+  #rest: Iterable<Element> | undefined // what a keeper has left behind
   #silent = false // another stream was taken over, and the client does not know yet
   /** Counts of what the client has sent since binding. */
   readonly input = new InputCount()
@@ -152,7 +151,8 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   // ---- input ----
 
   header(root: Element): void {
-    this.#driver.header(this, root)
+    const ready = this.#driver.header(this, root)
+    if (ready !== undefined) this.#inbox.hold(ready)
   }
   secured(): void {
     this.#driver.secured(this)
