@@ -9,16 +9,16 @@
 import { randomBytes } from 'node:crypto'
 import { c, type Ctx, defineModule, type Iq, type StanzaEvent, type Verdict } from '../../server/module.ts'
 import { type Element, el } from '../../server/xmpp/element.ts'
-import type { JID } from '../../server/xmpp/jid.ts'
+import { type JID, makeJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { Archives } from './archives.ts'
 import { IdCodec } from './ids.ts'
 import { FULLTEXT, NS_MAM } from './ns.ts'
-import { metadataOf } from './pages.ts'
+import { metadataOf, resultOf } from './pages.ts'
 import { Preferences } from './prefs.ts'
 import { QUERY_FORM } from './query.ts'
 import { Passed, Refused } from './resent.ts'
-import { answerQuery } from './results.ts'
+import { answerQuery, resultElement } from './results.ts'
 import { Retention } from './retention.ts'
 import { examine, type Finding } from './rules.ts'
 import { Searches } from './searches.ts'
@@ -266,6 +266,8 @@ export default defineModule({
       newest: (local, peer) => archives.newest(local, peer),
       add: (local, m) => archives.add(local, m),
       replace: (local, id, stanza) => archives.replace(local, id, stanza),
+      source: (local) => sourceOf(makeJid(local, ctx.host)),
+      result: (source, entry, queryId) => resultElement(resultOf(source, entry), queryId),
       ids: (secret) => new IdCodec(secret),
       query: (iq, source) => answerQuery(ctx, iq, source, options, searches),
       metadata: metadataOf,

@@ -135,7 +135,8 @@ async function collect(
 const inOrder = (results: Result[], backwards: boolean): readonly Result[] =>
   backwards ? results.toReversed() : results
 
-function resultOf(source: Source, { id, at, doc: { xml } }: Entry<Stored>): Result {
+/** An entry as clients get it. */
+export function resultOf(source: Source, { id, at, doc: { xml } }: Entry<Stored>): Result {
   const shown = source.show === undefined ? xml : source.show(parseXml(xml)).toString()
   return { id: source.ids.encode(source.owner, id), at, xml: shown }
 }

@@ -50,18 +50,17 @@ function sender(
   queryId: string | undefined,
 ): (result: Result) => void | Promise<void> {
   const from = source.jid.toString()
-  return ({ id, at, xml }) => {
-    const forwarded = new Forwarded(formatDateTime(at.getTime()), xml)
-    const message = el(
-      'message',
-      NS.CLIENT,
-      { from, to, id },
-      el('result', NS_MAM, { queryid: queryId, id }, forwarded),
-    )
+  return (result) => {
+    const message = el('message', NS.CLIENT, { from, to, id: result.id }, resultElement(result, queryId))
     if (session === undefined) return ctx.send(message)
     ctx.deliver(session, message)
     return undefined
   }
+}
+
+/** <result/> (§4.2). */
+export function resultElement({ id, at, xml }: Result, queryId: string | undefined): Element {
+  return el('result', NS_MAM, { queryid: queryId, id }, new Forwarded(formatDateTime(at.getTime()), xml))
 }
 
 /**

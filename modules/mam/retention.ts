@@ -70,6 +70,7 @@ export class Retention {
     if (days > 0)
       removed += await this.#archive.remove(local, { until: new Date(this.#ctx.now() - days * DAY_MS) })
     if (messages > 0) removed += await this.#archive.remove(local, { keepLast: messages })
+    if (removed > 0) await this.#ctx.run('archive:removed', { local })
     return removed
   }
 

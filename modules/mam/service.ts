@@ -1,5 +1,5 @@
 /** What the module mam (XEP-0313) tells others of stanzas on their way, and what they may ask of archives. */
-import type { Archive, Iq } from '../../server/module.ts'
+import type { Archive, Entry, Iq } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
 import type { IdCodec } from './ids.ts'
@@ -43,6 +43,10 @@ export interface ArchiveService {
   ): Promise<string>
   /** Puts another stanza in the place of an entry; false when there is no such entry. */
   replace(local: string, id: string, stanza: Element): Promise<boolean>
+  /** The archive of an account, for modules that follow it: to read, not to change. */
+  source(local: string): Source
+  /** <result/> with an entry of an archive (§4.2). */
+  result(source: Source, entry: Entry<Stored>, queryId: string | undefined): Element
   /** Makes ids for archives that another module keeps, from 48 secret bytes. */
   ids(secret: Uint8Array): IdCodec
   /** Answers <query/> of type set: sends the results to the asker, returns <fin/>. Throws StanzaError. */
@@ -67,6 +71,8 @@ declare module '../../server/module.ts' {
     duplicate?: boolean
   }
   interface Hooks {
+    /** Entries of an archive were removed, by age or number. */
+    'archive:removed': { readonly local: string }
     /** A retraction (XEP-0424) is in the archive of an account, also when it was there already. `from` and `peer`: who retracts, and with whom. */
     'archive:retraction': {
       readonly local: string
