@@ -5,7 +5,7 @@
 import { c, defineModule, type DiscoInfo, type DiscoItem, type Iq, type Target } from '../server/module.ts'
 import { type Element, el } from '../server/xmpp/element.ts'
 import { StanzaError } from '../server/xmpp/errors.ts'
-import { parseJid, tryJid } from '../server/xmpp/jid.ts'
+import { type JID, parseJid, tryJid } from '../server/xmpp/jid.ts'
 import { NS } from '../server/xmpp/ns.ts'
 
 /** Items of one answer, at most (§6.2: large sets are not for disco). */
@@ -35,6 +35,7 @@ export default defineModule({
       note: 'items of accounts are refused to strangers, as RFC 6121 §8.5.1 has it for accounts that do not exist',
     },
     { xep: 128, version: '1.0.1', status: 'complete' },
+    { xep: 175, version: '1.2', status: 'partial', note: 'the identity of anonymous users' },
     { rfc: 6121, sections: '8.5.1' },
   ],
   optional: ['roster'],
@@ -77,10 +78,23 @@ export default defineModule({
       const node = iq.payload.attr('node')
       const found =
         node === undefined || node === ''
-          ? ctx.disco.info(target)
+          ? ownInfo(target, iq.to)
           : await ctx.disco.nodeInfo(target, node, iq.from, iq.to)
       if (found === undefined) throw new StanzaError('item-not-found') // §7
       return infoElement(found, node)
+    }
+
+    function ownInfo(target: Target, to: JID): DiscoInfo {
+      const found = ctx.disco.info(target)
+      if (target === 'host' || ctx.sessions.of(to.local).every((s) => s.flag('anonymous') !== true))
+        return found
+      // XEP-0175 §5
+      const identities = found.identities.map((identity) =>
+        identity.category === 'account' && identity.type === 'registered'
+          ? { ...identity, type: 'anonymous' }
+          : identity,
+      )
+      return { ...found, identities }
     }
 
     async function items(target: Target, iq: Iq): Promise<Element> {

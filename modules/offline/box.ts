@@ -13,6 +13,16 @@ export interface Waiting {
   readonly at: number
   readonly xml: string
 }
+/** A message to store. */
+export interface Message {
+  /** Milliseconds since 1970. */
+  readonly at: number
+  /** The sender's bare address. */
+  readonly with: string
+  readonly xml: string
+  /** Of those with the same key only the first is kept. */
+  readonly dedupe: string | undefined
+}
 /** Bounds of one account. */
 export interface Bounds {
   readonly messages: number
@@ -50,7 +60,7 @@ export class Box {
   }
 
   /** Stores a message behind those of earlier calls; false when there is no room. */
-  add(message: { readonly at: number; readonly with: string; readonly xml: string }): Promise<boolean> {
+  add(message: Message): Promise<boolean> {
     if (this.#usage !== undefined && this.#queued === 0) return this.#append(message)
     this.#queued++
     // Whoever waits is called in the order of the calls, and before anybody who comes later.
@@ -67,11 +77,7 @@ export class Box {
     )
   }
 
-  async #append(message: {
-    readonly at: number
-    readonly with: string
-    readonly xml: string
-  }): Promise<boolean> {
+  async #append(message: Message): Promise<boolean> {
     const usage = (this.#usage ??= { messages: 0, bytes: 0 })
     const bytes = Buffer.byteLength(message.xml)
     if (usage.messages >= this.#bounds.messages || usage.bytes + bytes > this.#bounds.bytes) return false
@@ -81,10 +87,11 @@ export class Box {
       at: new Date(message.at),
       with: message.with,
       doc: { xml: message.xml },
+      ...(message.dedupe === undefined ? {} : { dedupe: message.dedupe }),
     })
     this.#appending.add(stored)
     try {
-      await stored
+      if ((await stored).duplicate) this.#release(message.xml)
       return true
     } catch (error) {
       this.#release(message.xml)

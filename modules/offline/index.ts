@@ -13,7 +13,7 @@ import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import { Box, type Kept, type Waiting } from './box.ts'
-import { isArchived, isKept } from './rules.ts'
+import { dedupeKey, isArchived, isKept } from './rules.ts'
 
 /** Session flag of devices that read the archive, set by module mam. */
 const READS_ARCHIVE = 'mam'
@@ -33,6 +33,7 @@ export default defineModule({
     { xep: 203, version: '2.0', status: 'complete' },
     { xep: 334, version: '1.0.0', status: 'partial', note: 'hints on storing' },
     { xep: 85, version: '2.1', status: 'partial', note: 'chat states alone are not kept' },
+    { xep: 359, version: '0.7.0', status: 'partial', note: 'a message that is sent again is kept once' },
     { xep: 313, version: '1.1.3', status: 'partial', note: 'who reads the archive gets nothing twice' },
     { xep: 386, version: '1.1.0', status: 'partial', note: 'archived messages are cleared, not sent' },
     { rfc: 6121, sections: '8.5.2.2.1' },
@@ -74,7 +75,12 @@ export default defineModule({
     async function keep({ stanza, from, to }: StanzaEvent): Promise<Verdict> {
       const account = to.bare.toString()
       const whole = stanza.attr('to') === undefined ? stanza.withAttrs({ to: account }) : stanza
-      const message = { at: ctx.now(), with: from.bare.toString(), xml: whole.toString() }
+      const message = {
+        at: ctx.now(),
+        with: from.bare.toString(),
+        xml: whole.toString(),
+        dedupe: dedupeKey(stanza, from),
+      }
       if (await boxOf(to.local).add(message)) {
         stored.add()
         return { stop: 'stored' }
@@ -94,8 +100,6 @@ export default defineModule({
       ({ stanza, session }) =>
         session === undefined || stanza.attr('to') !== undefined ? undefined : serve(session),
     )
-    // It had lost its stream before it got all of them.
-    ctx.hook('session:resumed', { phase: 'observe' }, ({ session }) => serve(session))
 
     function serve(session: Bound): Promise<void> | undefined {
       // RFC 6121 §8.5.2.2.1: a negative priority counts as being away
@@ -128,7 +132,7 @@ export default defineModule({
       const over: Waiting[] = []
       // All at once: if the session ends now, all of them come back in order.
       for (const { entry, stanza } of messages) {
-        // Gone, or away again, or without a stream: it stays for the next one.
+        // Gone, or away again: it stays for the next one. What has lost its stream and may come back gets it then, before what is newer.
         if (!isThere(session)) {
           served.set(session, false)
           break
@@ -143,7 +147,7 @@ export default defineModule({
     }
 
     const isThere = (session: Bound): boolean =>
-      session.connected && (session.priority ?? -1) >= 0 && ctx.sessions.get(session.jid) === session
+      (session.priority ?? -1) >= 0 && ctx.sessions.get(session.jid) === session
 
     /** XEP-0203 §3: when it was sent first; one that has been on its way before says so. */
     function delayed(stanza: Element, at: number): Element {

@@ -1,4 +1,5 @@
 /** Which messages are worth keeping for an account that is not there (XEP-0160 §3, XEP-0334 1.0.0, RFC 6121 §8.5). */
+import { createHash } from 'node:crypto'
 import type { Element } from '../../server/xmpp/element.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
@@ -51,4 +52,17 @@ export function isKept(message: Element, to: JID): boolean {
 export function isArchived(message: Element, account: JID): boolean {
   const by = account.bare.toString()
   return message.getChildren('stanza-id', NS.SID).some((id) => id.attr('by') === by)
+}
+
+/**
+ * What a message has in common with itself when its client sends it again after a broken stream (XEP-0359 §2.2); undefined when it has no id
+ * of its sender. Clients that use an id for several messages write different ones.
+ */
+export function dedupeKey(message: Element, from: JID): string | undefined {
+  const id = message.getChild('origin-id', NS.SID)?.attr('id')
+  if (id === undefined || id === '') return undefined
+  const names = message.elements.filter(({ ns }) => ns !== NS.DELAY).map(({ ns, name }) => `${ns} ${name}`)
+  const bodies = message.getChildren('body').map((body) => body.text())
+  const parts = [from.bare.toString(), id, message.attr('type') ?? '', ...bodies, '', ...names.sort()]
+  return createHash('sha256').update(JSON.stringify(parts)).digest('base64url')
 }

@@ -162,6 +162,16 @@ describe('module disco: the server (XEP-0030 §3, §4)', () => {
 })
 
 describe('module disco: accounts (XEP-0030 §8)', () => {
+  it('XEP-0175 §5: says account/anonymous of somebody without an account', async () => {
+    await using h = await testHost({ modules: [disco, roster], accounts })
+    const romeo = await h.client('romeo@example.org/orchard')
+    romeo.session.setFlag('anonymous', true)
+    const query = await discoInfo(romeo, 'romeo@example.org')
+    expect(query.getChildren('identity').map((e) => e.attrs)).to.deep.equal([
+      { category: 'account', type: 'anonymous' },
+    ])
+  })
+
   it('says account/registered to the owner (§3.1)', async () => {
     await using h = await testHost({ modules: [disco, ping], accounts })
     const romeo = await h.client('romeo@example.org/a')

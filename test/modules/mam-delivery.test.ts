@@ -325,6 +325,23 @@ describe('module mam: nobody is there', () => {
   })
 })
 
+describe('module mam: results of a session that was replaced', () => {
+  it('are not for the next session of the same resource', async () => {
+    await using h = await archiveHost()
+    const { juliet } = await pair(h)
+    await juliet.send(chat('romeo@example.org/orchard', 'one'))
+    juliet.transport.blocked = true
+    await juliet.send(
+      "<iq type='get' id='p' to='example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+    )
+    await juliet.send(queryXml({}, 'q'))
+    const next = await h.client('juliet@example.org/balcony')
+    await next.send('<presence/>')
+    expect(juliet.closed).to.equal(true)
+    expect(next.take().filter((e) => e.name === 'message')).to.deep.equal([])
+  })
+})
+
 describe('module mam: accounts that are removed', () => {
   it('nothing stays, nothing is kept that still reaches it, and the next owner of the name starts anew', async () => {
     await using h = await archiveHost()

@@ -9,6 +9,7 @@ import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import sm from '../../modules/stream-management/index.ts'
 import { query } from '../helpers/archive.ts'
 import { condition } from '../helpers/im.ts'
+import { Fresh, resume } from '../helpers/managed.ts'
 import {
   arrive,
   bodies,
@@ -155,6 +156,42 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
     ])
     const stamps = received.map((e) => e.getChildren('delay', NS.DELAY).map((delay) => delay.attr('stamp')))
     expect(stamps).to.eql([[stamp], [stamp], [stamp]])
+  })
+
+  it('XEP-0198 §5: a device that loses its stream while they are read gets them when it is back, before what is newer', async () => {
+    const disk = await switched()
+    await using h = await start({}, { store: disk.store, modules: [disco, roster, presence, sm, offline] })
+    const romeo = await romeoAt(h)
+    for (const text of ['1', '2']) await romeo.send(say(text))
+    const juliet = await h.client('juliet@example.org/balcony')
+    const [enabled] = await juliet.send("<enable xmlns='urn:xmpp:sm:3' resume='true' max='60'/>")
+    const slow = Promise.withResolvers<void>()
+    disk.reading = slow.promise
+    await juliet.send('<presence/>')
+    await juliet.drop()
+    slow.resolve()
+    disk.reading = undefined
+    await h.settle()
+    await romeo.send(say('3'))
+    const back = await Fresh.open(h, {}, 'juliet@example.org')
+    const got = await back.send(resume(enabled?.attr('id') ?? '', 0))
+    expect(got.elements.flatMap((e) => e.getChildText('body') ?? [])).to.eql(['1', '2', '3'])
+    expect(bodies(await arrive(h, 'garden'))).to.eql([])
+  })
+
+  it('XEP-0359 §2.2: what is sent again, also after a restart, waits once; what only has the same id, too', async () => {
+    const disk = await switched()
+    const origin = `<origin-id xmlns='${NS.SID}' id='o1'/>`
+    {
+      await using h = await start({ messages: 2 }, { store: disk.store })
+      const romeo = await romeoAt(h)
+      for (const text of ['1', '1', '1'])
+        expect(await romeo.send(say(text, "type='chat'", origin))).to.eql([])
+    }
+    await using h = await start({ messages: 2 }, { store: disk.store })
+    const romeo = await romeoAt(h)
+    for (const text of ['1', '2']) expect(await romeo.send(say(text, "type='chat'", origin))).to.eql([])
+    expect(bodies(await arrive(h))).to.eql(['1', '2'])
   })
 
   it('a removal that fails is made up for, and nothing comes twice', async () => {

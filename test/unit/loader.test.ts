@@ -78,6 +78,7 @@ describe('loader: undoing', () => {
         })
         ctx.disco.identity('host', 'test', 'full')
         ctx.timers.every(1000, () => void seen.push('timer'))
+        ctx.timers.after(100_000, () => void seen.push('late'))
         ctx.metrics.gauge('size', 'test', () => 7)
         ctx.signal.addEventListener('abort', () => {
           aborted = true
@@ -98,7 +99,7 @@ describe('loader: undoing', () => {
     expect(await h.telemetry.registry.metrics()).to.contain('hermod_full_size{host="example.org"} 7')
     await h.unload('full')
     expect(await ask()).to.equal('error')
-    await h.clock.advance(5000)
+    await h.clock.advance(200_000)
     expect(seen).to.deep.equal(['hook', 'timer', 'stop'])
     expect(aborted).to.equal(true)
     expect(h.host.features).to.deep.equal([])
