@@ -45,7 +45,7 @@ export default defineModule({
   summary: 'Copies of sent and received messages for the other devices of an account',
   specs: [
     { xep: 280, version: '1.0.1', status: 'complete' },
-    { xep: 297, version: '1.0', status: 'complete', note: 'as carbons use it' },
+    { xep: 297, version: '1.0', status: 'partial', note: 'as carbons use it' },
     { xep: 334, version: '1.0.0', status: 'partial', note: 'no-copy' },
     { rfc: 6120, sections: '8.3.1' },
     { rfc: 6121, sections: '5.2.2' },

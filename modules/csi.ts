@@ -33,6 +33,7 @@ export default defineModule({
     { xep: 352, version: '1.0.0', status: 'complete' },
     { xep: 85, version: '2.1', status: 'partial', note: 'which messages are only chat states' },
     { rfc: 6120, sections: '4.9.3.24, 10.1' },
+    { rfc: 6121, sections: '8.5.3.2.2' },
     { xep: 386, version: '1.1.0', status: 'partial', note: 'the state within it' },
   ],
   optional: ['bind2'],
@@ -77,6 +78,13 @@ export default defineModule({
     })
     // §5.2: a resumed stream begins in the active state
     ctx.hook('session:resumed', { phase: 'observe' }, ({ session }) => activate(session))
+    // Messages go the way of all that did not reach the client; presence says nothing to a session that is over (RFC 6121 §8.5.3.2.2).
+    ctx.hook('session:closed', { phase: 'observe' }, ({ session }) => {
+      const held = waiting.get(session)
+      waiting.set(session, undefined)
+      session.setFlag(FLAG, undefined)
+      for (const stanza of held?.take() ?? []) if (stanza.name === 'message') ctx.deliver(session, stanza)
+    })
 
     return {
       stop() {

@@ -24,15 +24,16 @@ export default defineModule({
         (child) => assignedBy(child, account.bare) || (delays && delayedBy(child, ctx.host)),
       )
     }
-    ctx.hook('client:in', { phase: 'rewrite', kinds: ['message'] }, (e) => clean(e, e.from, true))
+    const kinds = ['message', 'presence'] as const
+    ctx.hook('client:in', { phase: 'rewrite', kinds }, (e) => clean(e, e.from, true))
     // What our own services delayed says so rightly; of a client of ours nothing is left that says so.
-    ctx.hook('account:in', { phase: 'rewrite', kinds: ['message'] }, (e) =>
+    ctx.hook('account:in', { phase: 'rewrite', kinds }, (e) =>
       clean(e, e.to, e.session === undefined && !ctx.hosts.includes(e.from.domain)),
     )
   },
 })
 
-/** Nearly no message has any of these. */
+/** Nearly no stanza has any of these. */
 function suspicious(stanza: Element): boolean {
   for (const child of stanza.children) {
     if (typeof child === 'string') continue

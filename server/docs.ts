@@ -160,8 +160,12 @@ function typeOf(schema: JsonSchema): string {
 /** The description of the project that software listings read (XEP-0453). */
 function doap(modules: ReadonlyMap<string, AnyModule>): string {
   const entries = new Map<string, string>()
+  const complete = new Set<number>()
   for (const def of modules.values()) {
     for (const s of def.specs) {
+      // one module may do all of a specification, and others what touches them
+      if ('xep' in s && complete.has(s.xep)) continue
+      if ('xep' in s && s.status === 'complete') complete.add(s.xep)
       if ('rfc' in s)
         entries.set(
           `rfc${s.rfc}`,

@@ -47,7 +47,12 @@ const config = c.object({
 export default defineModule({
   name: 'stream-management',
   summary: 'Acknowledges stanzas and lets clients come back to their sessions',
-  specs: [{ xep: 198, version: '1.6.3', status: 'complete', note: 'client streams' }],
+  specs: [
+    { xep: 198, version: '1.6.3', status: 'complete', note: 'client streams' },
+    { xep: 203, version: '2.0', status: 'partial', note: 'on what is sent again' },
+    { xep: 280, version: '1.0.1', status: 'partial', note: 'what had a copy does not come again' },
+    { xep: 352, version: '1.0.0', status: 'partial', note: 'presence that waits for a client' },
+  ],
   optional: ['sasl2', 'bind2'],
   config,
   setup(ctx, limits) {
@@ -162,8 +167,10 @@ class StreamManagement {
 
   #enable(s: Session, element: Element): StreamStep {
     const session = s.is('bound') && s.jid !== undefined ? this.#ctx.sessions.get(s.jid) : undefined
-    if (session === undefined || this.#manager.of(s) !== undefined)
-      return { reply: failed('unexpected-request') }
+    if (session === undefined) return { reply: failed('unexpected-request') }
+    // at most one attempt; the answer of example 6, and then the stream error of the sentence before it
+    if (this.#manager.of(s) !== undefined)
+      return { reply: failed('unexpected-request'), close: { condition: 'policy-violation' } }
     const maxMs = this.#time(element)
     const { id } = this.#manager.enable(session, maxMs)
     const resumable = maxMs === undefined ? {} : { id, resume: 'true', max: String(maxMs / 1000) }

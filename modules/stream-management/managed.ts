@@ -50,7 +50,8 @@ export class Managed implements Keeper {
   }
 
   sent(stanza: Element): void {
-    this.queue.push(stanza, this.#owner.now())
+    if (this.session.connected) this.queue.push(stanza, this.#owner.now())
+    else this.queue.wait(stanza, this.#owner.now())
     if (!this.#owner.fits(this.queue)) return this.#owner.full(this)
     this.#owner.wants(this, ++this.#unasked === this.#owner.askEvery)
   }

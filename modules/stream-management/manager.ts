@@ -194,6 +194,7 @@ export class Manager implements ManagedOwner {
   /** §5: the session has a stream again, and its client knows: what was not confirmed is sent again, in order. */
   awake(managed: Managed): void {
     this.#asleep.delete(managed)
+    managed.queue.written()
     for (const entry of managed.queue.all()) managed.session.write(delayed(entry, this.#ctx.host))
     if (managed.queue.length === 0) return
     this.#waiting.add(managed)
@@ -220,10 +221,13 @@ export class Manager implements ManagedOwner {
     if (managed.id !== undefined) this.#byId.delete(managed.id)
   }
 
-  /** §5: how much was handled, for a client that comes too late. */
+  /** §5: how much was handled, for a client that comes too late. A request that is still being answered will be. */
   #remember(session: Bound, reason: string): void | Promise<void> {
     const managed = this.#managed.get(session)
-    if (managed?.id === undefined || FORGOTTEN.has(reason)) return undefined
-    return this.ended.add(session.jid.local, managed.id, managed.handled)
+    const id = managed?.id
+    if (managed === undefined || id === undefined || FORGOTTEN.has(reason)) return undefined
+    const store = (): Promise<void> => this.ended.add(session.jid.local, id, managed.handled)
+    const waiting = session.input.settled
+    return waiting === undefined ? store() : waiting.then(store)
   }
 }

@@ -25,7 +25,7 @@ interface Entry {
   what: Element | Buffer
 }
 
-/** What an 'h' of the client says. stale: lower than an earlier one; beyond: more than was sent. */
+/** What an 'h' of the client says. stale: lower than an earlier one; beyond: more than was sent to it. */
 export type Confirmed = 'ok' | 'stale' | 'beyond'
 
 /** The queue of one session; almost nothing while it is empty. */
@@ -37,6 +37,10 @@ export class Queue {
   #bytes = 0
   /** Since the beginning; below 2^53 for any life of a server. */
   #total: number
+  /** The newest so many have never been written to a stream. */
+  #unsent = 0
+  /** Of those: presence by its sender. */
+  #presence: Map<string, Entry> | undefined
 
   /** Stanzas that are not confirmed. */
   get length(): number {
@@ -50,9 +54,9 @@ export class Queue {
   get confirmed(): number {
     return this.#total % COUNTS
   }
-  /** What 'h' is when everything is confirmed. */
+  /** What 'h' is when everything that was sent is confirmed. */
   get sent(): number {
-    return (this.#total + this.length) % COUNTS
+    return (this.#total + this.length - this.#unsent) % COUNTS
   }
 
   /** `confirmed`: stanzas before the first of this queue. */
@@ -63,6 +67,41 @@ export class Queue {
   push(stanza: Element, at: number): void {
     ;(this.#entries ??= []).push({ at, what: stanza })
     if (this.length - this.#flat > FRESH) this.#flatten(this.#head + this.#flat)
+  }
+
+  /**
+   * A stanza that cannot be written now. Presence takes the place of older presence of the same sender that waits too (XEP-0352 §3.2), at the
+   * end, so that the order of what is left stays true; nobody has counted the older one.
+   */
+  wait(stanza: Element, at: number): void {
+    this.push(stanza, at)
+    this.#unsent++
+    const type = stanza.attr('type')
+    if (stanza.name !== 'presence' || (type !== undefined && type !== 'unavailable')) return
+    const entry = this.#entries?.at(-1)
+    const from = stanza.attr('from') ?? ''
+    const known = (this.#presence ??= new Map())
+    const older = known.get(from)
+    if (entry !== undefined) known.set(from, entry)
+    if (older !== undefined) this.#drop(older)
+  }
+
+  #drop(entry: Entry): void {
+    const entries = this.#entries
+    const index = entries?.lastIndexOf(entry) ?? -1
+    if (entries === undefined || index < this.#head) return
+    if (entry.what instanceof Buffer) {
+      this.#bytes -= entry.what.length
+      this.#flat--
+    }
+    entries.splice(index, 1)
+    this.#unsent--
+  }
+
+  /** All of it is written to a stream. */
+  written(): void {
+    this.#unsent = 0
+    this.#presence = undefined
   }
 
   #flatten(index: number): void {
@@ -80,7 +119,7 @@ export class Queue {
 
   /** What `h` would mean. */
   check(h: number): Confirmed {
-    if (distance(this.confirmed, h) <= this.length) return 'ok'
+    if (distance(this.confirmed, h) <= this.length - this.#unsent) return 'ok'
     return distance(h, this.confirmed) <= Math.min(this.#total, 2 ** 31) ? 'stale' : 'beyond'
   }
 

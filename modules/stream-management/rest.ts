@@ -11,6 +11,14 @@ import type { Unconfirmed } from './queue.ts'
 
 const CARBONS = 'urn:xmpp:carbons:2'
 const HINTS = 'urn:xmpp:hints'
+const MUC_USER = 'http://jabber.org/protocol/muc#user'
+/** Namespaces of payloads that are copied without a body (XEP-0280 §6.1): receipts, chat states, markers, invitations. */
+const PAYLOADS: ReadonlySet<string> = new Set([
+  'urn:xmpp:receipts',
+  'http://jabber.org/protocol/chatstates',
+  'urn:xmpp:chat-markers:0',
+  'jabber:x:conference',
+])
 
 /** XEP-0203: the stanza with the time it was sent first; messages and presence that say no time themselves. */
 export function delayed({ stanza, at }: Unconfirmed, host: string): Element {
@@ -56,9 +64,14 @@ function isCopy(message: Element, account: JID): boolean {
   )
 }
 
-/** Whether devices that asked for carbons have got one. */
+/** Whether devices that asked for carbons have got one (XEP-0280 §6.1). */
 function isCopied(message: Element, type: string): boolean {
   if (message.getChild('private', CARBONS) !== undefined || message.getChild('no-copy', HINTS) !== undefined)
     return false
-  return type === 'chat' || message.getChild('body') !== undefined
+  const room = message.getChild('x', MUC_USER)
+  const invitation = room?.getChild('invite') !== undefined || room?.getChild('decline') !== undefined
+  // a private message of an occupant: each device that has joined got its own from the room
+  if (room !== undefined && !invitation && tryJid(message.attr('from') ?? '')?.isFull === true) return false
+  if (type === 'chat' || invitation || message.getChild('body') !== undefined) return true
+  return message.elements.some((child) => PAYLOADS.has(child.ns))
 }

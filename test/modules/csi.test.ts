@@ -192,6 +192,37 @@ describe('csi: XEP-0352', () => {
     expect(fresh.take().elements.map((e) => e.getChildText('status'))).to.include('three')
   })
 
+  for (const [how, end] of [
+    ['is lost', (client: TestClient) => client.drop()],
+    ['closes its stream', (client: TestClient) => client.close()],
+  ] as const)
+    it(`a notification that waits for a client that ${how} goes on its way, presence does not`, async () => {
+      await using h = await start()
+      const romeo = await h.client('romeo@example.org/orchard')
+      const client = await inactive(h)
+      await presence(h, 'nurse', 'one')
+      await romeo.send(`<message to='${JULIET}' type='headline' id='n1'>${event('two')}</message>`)
+      expect(romeo.take()).to.eql([])
+      await end(client)
+      await h.settle()
+      // RFC 6121 §8.5.3.2.1: nobody else takes it, so its sender is told
+      expect(romeo.take().map((e) => `${e.attr('type')} ${e.attr('id')}`)).to.eql(['error n1'])
+    })
+
+  it('XEP-0198 §4: so does one for a client that never comes back to its session', async () => {
+    const modules = [csi, streamManagement]
+    await using h = await testHost({ modules, accounts: ['juliet', 'romeo'] })
+    const romeo = await h.client('romeo@example.org/orchard')
+    const client = await inactive(h)
+    await client.send("<enable xmlns='urn:xmpp:sm:3' resume='true' max='60'/>")
+    await client.drop()
+    await romeo.send(`<message to='${JULIET}' type='headline' id='n1'>${event('two')}</message>`)
+    await h.clock.advance(50_000)
+    expect(romeo.take()).to.eql([])
+    await h.clock.advance(20_000)
+    expect(romeo.take().map((e) => `${e.attr('type')} ${e.attr('id')}`)).to.eql(['error n1'])
+  })
+
   it('XEP-0386 §3.2: inactive from the beginning, said while binding', async () => {
     const modules = [accounts, sasl, bind, sasl2, bind2, csi]
     await using h = await testHost({ modules, config: { accounts: { iterations: 4096 } } })

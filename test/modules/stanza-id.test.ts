@@ -118,6 +118,22 @@ describe('module stanza-id', () => {
     expect(await arrives(stage, content, 'nurse@example.net/x')).to.deep.equal(left)
   })
 
+  it('XEP-0203 §5: so it is in presence', async () => {
+    const stage = await start()
+    await using _ = stage.h
+    const presence = (from: string) =>
+      `<presence from='${from}' to='romeo@example.org/orchard'>${delay('example.org')}${delay('a.example')}</presence>`
+    const delays = () =>
+      stage.romeo.take().flatMap((e) => e.getChildren('delay', NS.DELAY).map((d) => d.attr('from')))
+    await stage.juliet.send(presence('juliet@example.org/balcony'))
+    expect(delays()).to.deep.equal(['a.example'])
+    await fromRemote(stage.h, presence('nurse@example.net/x'))
+    expect(delays()).to.deep.equal(['a.example'])
+    // the time of the last presence, told by the server itself (XEP-0203 §2)
+    await fromRemote(stage.h, presence('juliet@example.org/balcony'))
+    expect(delays()).to.deep.equal(['example.org', 'a.example'])
+  })
+
   it('a delay that a service of this server added stays', async () => {
     const stage = await start()
     await using _ = stage.h

@@ -100,6 +100,36 @@ describe('stream management: sessions without a stream, XEP-0198 §4, §7', () =
     expect(s.world.kept).to.deep.equal([])
   })
 
+  for (const [what, attrs, inner, goesOn] of [
+    ['a receipt', '', "<received xmlns='urn:xmpp:receipts' id='x'/>", false],
+    ['an invitation', '', "<x xmlns='jabber:x:conference' jid='r@muc.example'/>", false],
+    [
+      'an invitation by a room',
+      '',
+      "<x xmlns='http://jabber.org/protocol/muc#user'><invite from='a@b'/></x>",
+      false,
+    ],
+    ['something else without body', '', "<x xmlns='urn:x'/>", true],
+    [
+      'a private message within a room',
+      " type='chat'",
+      "<body>b</body><x xmlns='http://jabber.org/protocol/muc#user'/>",
+      true,
+    ],
+    ['what must not be copied', " type='chat'", "<body>b</body><no-copy xmlns='urn:xmpp:hints'/>", true],
+  ] as const)
+    it(`XEP-0280 §6.1: ${what}: a device with carbons ${goesOn ? 'gets it now' : 'has it already'}`, async () => {
+      await using s = await stage()
+      const other = await s.host.client('romeo@example.org/phone')
+      other.session.setFlag('carbons', true)
+      other.session.setPresence(el('presence', 'jabber:client'))
+      await s.romeo.drop()
+      await s.juliet.send(`<message to='${ROMEO}' id='1'${attrs}>${inner}</message>`)
+      await s.host.clock.advance(601_000)
+      const got = [...other.take(), ...s.world.kept].map((e) => e.attr('id'))
+      expect(got).to.deep.equal(goesOn ? ['1'] : [])
+    })
+
   it('a device that reads the archive gets what is archived from there', async () => {
     await using s = await stage()
     await s.romeo.drop()
@@ -142,6 +172,36 @@ describe('stream management: sessions without a stream, XEP-0198 §4, §7', () =
     expect(s.world.kept.map((e) => e.attr('id'))).to.deep.equal(
       Array.from({ length: 52 }, (_, i) => String(i)),
     )
+  })
+
+  it('presence of contacts does not fill a session without a stream: the last of each is what its client sees', async () => {
+    await using s = await stage({ maxStanzas: 50 })
+    const presence = (i: number) => `<presence to='${ROMEO}' id='p${i}'/>`
+    await s.juliet.send(presence(0))
+    await s.romeo.drop()
+    for (let i = 1; i < 100; i++) await s.juliet.send(presence(i))
+    await s.juliet.send(message('m') + presence(100) + presence(101))
+    expect(s.world.closed).to.deep.equal([])
+    const fresh = await Fresh.open(s.host)
+    // what was sent before may have arrived, so that it is counted, and comes again
+    expect(fresh.ids(await fresh.send(resume(s.id, 0)))).to.deep.equal(['resumed', 'p0', 'm', 'p101', 'r'])
+    await fresh.send(a(3))
+    expect(fresh.stream.closed).to.equal(false)
+  })
+
+  it('§6: a client that says it has what it was never sent', async () => {
+    await using s = await stage()
+    await s.juliet.send(message('1'))
+    await s.romeo.drop()
+    await s.juliet.send(message('2'))
+    const liar = await Fresh.open(s.host)
+    const { elements } = await liar.send(resume(s.id, 2))
+    expect(elements[0]?.getChild('handled-count-too-high', NS)?.attrs).to.include({
+      h: '2',
+      'send-count': '1',
+    })
+    const fresh = await Fresh.open(s.host)
+    expect(fresh.ids(await fresh.send(resume(s.id, 1)))).to.deep.equal(['resumed', '2', 'r'])
   })
 
   it('a client that does not answer is waited for', async () => {
@@ -246,6 +306,28 @@ describe('stream management: sessions without a stream, XEP-0198 §4, §7', () =
     await s.juliet.send(message('1'))
     await s.host.c2s.stop('system-shutdown', 20)
     expect(s.world.kept.map((e) => e.attr('id'))).to.deep.equal(['1'])
+  })
+
+  it('§5: a request that is being answered when the server stops counts, once it is answered', async () => {
+    const store = await openMemory({})
+    const around = world()
+    const options = { modules: [sm, around.module], accounts: ['romeo', 'juliet'], store }
+    let id = ''
+    {
+      await using host = await testHost(options)
+      const romeo = await host.client(ROMEO)
+      id = (await romeo.send(ENABLE))[0]?.attr('id') ?? ''
+      around.held = true
+      await romeo.send("<iq type='get' id='q' to='example.org'><query xmlns='urn:x:slow'/></iq>")
+      const stopped = host.c2s.stop('system-shutdown')
+      await host.settle()
+      expect(around.closed).to.deep.equal([])
+      for (const gate of around.gates) gate.resolve()
+      await stopped
+    }
+    await using host = await testHost(options)
+    const fresh = await Fresh.open(host)
+    expect(first(await fresh.send(resume(id, 0)))).to.equal('failed 1 item-not-found')
   })
 
   it('§5: after a clean restart the client learns what was handled, and nothing is lost', async () => {

@@ -46,4 +46,43 @@ describe('stream management: counting modulo 2^32 (XEP-0198 §4)', () => {
     queue.confirm(500)
     expect([queue.length, queue.bytes]).to.deep.equal([0, 0])
   })
+
+  it('§6: what was never written cannot have been handled', () => {
+    const queue = new Queue()
+    queue.push(stanza, 0)
+    queue.wait(stanza, 1)
+    expect([queue.length, queue.sent, queue.check(1), queue.check(2)]).to.deep.equal([2, 1, 'ok', 'beyond'])
+    queue.written()
+    expect([queue.sent, queue.check(2)]).to.deep.equal([2, 'ok'])
+  })
+
+  it('of presence that waits the last of each sender stays, in its place', () => {
+    const queue = new Queue()
+    const presence = (from: string, id: string, type?: string) =>
+      el('presence', 'jabber:client', { from, id, type })
+    queue.push(presence('a', 'sent'), 0)
+    const waiting = [
+      presence('a', '1'),
+      presence('b', '2'),
+      el('message', 'jabber:client', { from: 'a', id: '3' }),
+      presence('a', '4', 'unavailable'),
+      presence('b', '5', 'subscribe'),
+      presence('b', '6', 'error'),
+      presence('a', '7'),
+    ]
+    for (const [i, one] of waiting.entries()) {
+      queue.wait(one, i)
+      if (i % 2 === 0) queue.flatten()
+    }
+    const ids = () => Array.from(queue.all(), (e) => e.stanza.attr('id'))
+    expect(ids()).to.deep.equal(['sent', '2', '3', '5', '6', '7'])
+    expect([queue.length, queue.sent]).to.deep.equal([6, 1])
+    queue.written()
+    queue.wait(presence('a', '8'), 8)
+    expect(ids()).to.deep.equal(['sent', '2', '3', '5', '6', '7', '8'])
+    queue.flatten()
+    queue.written()
+    queue.confirm(7)
+    expect([queue.length, queue.bytes]).to.deep.equal([0, 0])
+  })
 })

@@ -120,15 +120,15 @@ describe('stream management: XEP-0198 §2, §3', () => {
     expect(login.stream.closed).to.equal(false)
   })
 
-  it('§3: a second <enable/> gets <failed/> and changes nothing', async () => {
+  it('§3: a second <enable/> gets <failed/> (example 6), then a stream error, and nothing is lost', async () => {
     await using host = await start()
     const { romeo, juliet } = await pair(host)
     await juliet.send(message('1'))
     const [failed] = (await romeo.send(ENABLE)).slice(-1)
     expect(failed?.name).to.equal('failed')
     expect(condition(failed)).to.equal('unexpected-request')
-    await romeo.send(a(1))
-    expect(romeo.error).to.equal(undefined)
+    expect(condition(romeo.error)).to.equal('policy-violation')
+    expect(romeo.closed).to.equal(true)
   })
 
   it('§6: <r/> and <a/> without stream management', async () => {

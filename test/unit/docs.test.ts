@@ -29,7 +29,12 @@ const module: AnyModule = {
   }),
   setup: () => undefined,
 }
-const plain: AnyModule = { name: 'other', summary: 'Does else', specs: [], setup: () => undefined }
+const plain: AnyModule = {
+  name: 'other',
+  summary: 'Does else',
+  specs: [{ xep: 199, version: '2.0.1', status: 'partial', note: 'only this' }], // the other one does all of it
+  setup: () => undefined,
+}
 const modules = new Map([module, plain].map((m) => [m.name, m]))
 
 async function project() {
@@ -92,7 +97,7 @@ describe('docs', () => {
     expect(text).to.contain(
       '| [ping](./ping) | Answers pings | XEP-0199 2.0.1, XEP-9999 0.1 (partial), RFC 6120 4.6 | yes |',
     )
-    expect(text).to.contain('| [other](./other) | Does else |  | no |')
+    expect(text).to.contain('| [other](./other) | Does else | XEP-0199 2.0.1 (partial) | no |')
   })
 
   it('has a row for each option: name, type, default as a user writes it, meaning', async () => {
