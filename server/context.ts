@@ -3,7 +3,21 @@ import manifest from '../package.json' with { type: 'json' }
 import type { Clock } from './clock.ts'
 import type { Host } from './host.ts'
 import type { AnyModule } from './loader.ts'
-import type { Ctx, Disco, Http, Log, Services, Session, Storage, Timers, Transport } from './module.ts'
+import type {
+  Ctx,
+  Disco,
+  Domains,
+  Http,
+  ListenOptions,
+  Log,
+  ModuleListener,
+  Services,
+  Session,
+  Storage,
+  Timers,
+  Transport,
+} from './module.ts'
+import { ModuleStreams } from './peer-streams.ts'
 import type { Router } from './router.ts'
 import type { ClientSession } from './session.ts'
 import type { Telemetry } from './telemetry.ts'
@@ -22,6 +36,8 @@ export interface ContextEnv {
   /** The HTTP server as this module sees it, with the undoing of its routes. */
   http(module: string, host: string): { readonly http: Http; dispose(): void }
   accept(transport: Transport): void
+  /** Listens for connections of that module. */
+  listen(module: string, opts: ListenOptions, accept: (transport: Transport) => void): Promise<ModuleListener>
 }
 
 const software = { name: 'Hermod', version: manifest.version }
@@ -69,6 +85,7 @@ export function makeContext(
     get http() {
       return once()
     },
+    domains: domainsOf(env.router, own),
     hosts: env.hosts,
     storage,
     software,
@@ -124,6 +141,12 @@ export function makeContext(
     },
     find: (name) => host.service(name),
     accept: (transport) => env.accept(transport),
+    async listen(opts, accept) {
+      const listener = await env.listen(def.name, opts, accept)
+      undo.defer(() => listener.close())
+      return listener
+    },
+    streams: (rules) => undo.use(new ModuleStreams(rules, { clock: env.clock, log })),
     async inSlices(items, fn) {
       if (!free()) await nextSlice()
       let until = performance.now() + SLICE_MS
@@ -136,6 +159,25 @@ export function makeContext(
       }
     },
     deleteAccount: (local) => host.deleteAccount(local),
+  }
+}
+
+/** What a module takes of other domains is given back at unload. */
+function domainsOf(router: Router, own: (d: Disposable) => void): Domains {
+  const { domains } = router
+  return {
+    take(domain, taker) {
+      const taken = domains.take(domain, taker)
+      own(taken)
+      return taken
+    },
+    takeOthers(taker) {
+      const taken = domains.takeOthers(taker)
+      own(taken)
+      return taken
+    },
+    servedBy: (domain) => domains.servedBy(domain),
+    receive: (stanza) => router.fromRemote(stanza),
   }
 }
 
@@ -154,25 +196,31 @@ export function childLog(log: Log, fields: object): Log {
 const DAY_MS = 86_400_000
 
 function makeTimers(clock: Clock, log: Log, storage: Storage, own: (d: Disposable) => void): Timers {
+  const running = new Set<Disposable>()
+  own({
+    [Symbol.dispose]() {
+      for (const handle of running) handle[Symbol.dispose]()
+    },
+  })
   const after = (ms: number, fn: () => void | Promise<void>, again: boolean): Disposable => {
     let timer: Disposable | undefined
-    let cancelled = false
     const fire = async (): Promise<void> => {
       try {
+        if (!again) running.delete(handle)
         await fn()
       } catch (error) {
         log.error('timer failed', { err: error })
       }
-      if (again && !cancelled) timer = clock.after(ms, () => void fire())
+      if (again && running.has(handle)) timer = clock.after(ms, () => void fire())
     }
-    timer = clock.after(ms, () => void fire())
     const handle = {
       [Symbol.dispose]: () => {
-        cancelled = true
+        running.delete(handle)
         timer?.[Symbol.dispose]()
       },
     }
-    own(handle)
+    running.add(handle)
+    timer = clock.after(ms, () => void fire())
     return handle
   }
   return {

@@ -54,7 +54,7 @@ export class Held {
   *elements(): Iterable<Element> {
     for (let block = this.#blocks.shift(); block !== undefined; block = this.#blocks.shift()) {
       this.bytes -= block.bytes.length
-      yield* this.#framed ? framesOf(block).map((text) => parseXml(text)) : streamed(textOf(block))
+      yield* this.#framed ? framesOf(block).map((text) => parseXml(text)) : elementsOf(textOf(block))
     }
   }
 }
@@ -63,7 +63,8 @@ const textOf = ({ bytes, used }: Block): string => bytes.toString('utf8', 0, use
 
 const framesOf = (block: Block): string[] => textOf(block).split(BREAK).slice(0, -1)
 
-function streamed(text: string): readonly Element[] {
+/** The elements of such a text, which stands for part of a stream. */
+export function elementsOf(text: string): readonly Element[] {
   const found: Element[] = []
   const nothing = (): void => undefined
   const parser = new Parser({ open: nothing, element: (e) => found.push(e), close: nothing }, UNLIMITED)

@@ -6,6 +6,7 @@
  */
 
 import type { Bound, Session, SessionTable, StreamFeature, Transport } from './module-streams.ts'
+import type { Domains, ListenOptions, ModuleListener, PeerStreamRules, PeerStreams } from './module-peers.ts'
 import type { Disco, Http, Log, Metrics, Timers } from './module-tools.ts'
 import type { Schema } from './schema.ts'
 import type { Storage } from './storage/contract.ts'
@@ -14,6 +15,7 @@ import type { SaslError, StanzaError } from './xmpp/errors.ts'
 import type { JID } from './xmpp/jid.ts'
 
 export { c, type Schema } from './schema.ts'
+export type * from './module-peers.ts'
 export type * from './module-streams.ts'
 export type * from './module-tools.ts'
 export type * from './storage/contract.ts'
@@ -76,6 +78,8 @@ export interface Ctx {
   readonly disco: Disco
   readonly sessions: SessionTable
   readonly http: Http
+  /** Domains that are no virtual hosts, and who serves them. */
+  readonly domains: Domains
   /** The names of all virtual hosts of this server. */
   readonly hosts: readonly string[]
   /** Collection names are private to this module and host. */
@@ -128,6 +132,10 @@ export interface Ctx {
   find<K extends keyof Services>(name: K): Services[K] | undefined
   /** Hands a new connection to the core (websocket, bosh). Scope 'server' only. */
   accept(transport: Transport): void
+  /** Listens on a port of the module's own. Rejects with one clear sentence when it cannot. */
+  listen(opts: ListenOptions, accept: (transport: Transport) => void): Promise<ModuleListener>
+  /** XML streams of the module's own, on connections of `listen`. */
+  streams(rules: PeerStreamRules): PeerStreams
   /**
    * Calls `fn` for each item in slices of a few milliseconds, letting other work pass between them, so that a long
    * list of one client does not make others wait. Stops when the module is unloaded.
@@ -228,6 +236,29 @@ export interface ScramKeys {
 }
 /** Hashes of the SCRAM mechanisms. */
 export type ScramHash = 'SHA-1' | 'SHA-256' | 'SHA-512'
+/** SCRAM keys that were not made here from a password: of accounts from another server, of clients that add a hash (XEP-0480). */
+export interface ScramStore {
+  /** The hashes that each account should have keys for. */
+  readonly hashes: readonly ScramHash[]
+  /** The hashes an account has keys for; for the name of no account those that one may have, the same each time. */
+  hashesOf(local: string): readonly ScramHash[] | Promise<readonly ScramHash[]>
+  /** How the account gets keys of that hash; undefined when it should not, has them, or does not exist. */
+  upgrade(local: string, hash: ScramHash): Promise<KeyUpgrade | undefined>
+  /** A new account with these keys. Throws StanzaError: 'conflict' when it exists, 'not-acceptable' for keys that cannot be. */
+  create(local: string, keys: ReadonlyMap<ScramHash, ScramKeys>): Promise<void>
+}
+/** What a client needs to make keys of one more hash from the password (RFC 5802 §3). */
+export interface KeyUpgrade {
+  readonly salt: Uint8Array
+  readonly iterations: number
+  /** Length of the SaltedPassword in bytes. */
+  readonly bytes: number
+  /**
+   * Stores the keys, all of them or nothing. 'present': somebody else has meanwhile. 'changed': the account or its password is
+   * another one now. Throws RangeError for a wrong length.
+   */
+  finish(saltedPassword: Uint8Array): Promise<'stored' | 'present' | 'changed'>
+}
 /** Who has an account here. Implemented by `accounts` (own store), later by directories. */
 export interface AuthService {
   /** Asked by the router for each stanza to an account without sessions, so it must be cheap (cached). */
@@ -236,6 +267,8 @@ export interface AuthService {
   scramKeys(local: string, hash: ScramHash): Promise<ScramKeys | undefined>
   /** The hashes that all accounts have keys for. */
   readonly scramHashes: readonly ScramHash[]
+  /** Where keys may come from elsewhere, so that an account may lack those of a hash; undefined: nowhere. */
+  readonly scramStore?: ScramStore
   /**
    * Keys for an account that does not exist: the same each time for the same name, indistinguishable from real ones,
    * so that a login attempt does not tell who exists (RFC 5802 §9).

@@ -10,7 +10,7 @@ import type { Doors } from './connection-limits.ts'
 import { Deadlines } from './deadlines.ts'
 import type { Log, TlsInfo, Transport, TransportSink } from './module.ts'
 import { readProxyHeader } from './proxy-protocol.ts'
-import type { Tls } from './tls.ts'
+import type { Tls, TlsPurpose } from './tls.ts'
 import { TlsConnection } from './tls-socket.ts'
 
 /** How to listen. */
@@ -21,6 +21,8 @@ export interface ListenerOptions {
   readonly port: number
   /** none: `startTls` closes the connection. */
   readonly tls: 'starttls' | 'direct' | 'none'
+  /** What direct TLS is for; default: clients. */
+  readonly purpose?: TlsPurpose
   readonly ipv6Only?: boolean
   /** Each connection must begin with a PROXY header. */
   readonly proxyProtocol?: boolean
@@ -54,9 +56,10 @@ declare module 'node:net' {
   }
 }
 
-/** What all connections of a listener share, so that each of them stays small. */
+/** What all connections of a listener share. */
 interface Shared {
   readonly tls: Tls | undefined
+  readonly purpose: TlsPurpose
   readonly log: Log
   readonly accept: (transport: Transport) => void
   readonly handshakes: Deadlines<TcpTransport>
@@ -146,7 +149,6 @@ class TcpTransport implements Transport {
   destroy(): void {
     this.#socket.destroy()
   }
-
   /** A time limit was reached, or there is no way on. */
   expire(what: string): void {
     this.#socket.destroy(new Error(what))
@@ -161,7 +163,7 @@ class TcpTransport implements Transport {
   }
 
   #secure(state: 'preparing' | 'securing', host: string | undefined): void {
-    const { tls, handshakes } = this.#shared
+    const { tls, handshakes, purpose } = this.#shared
     if (tls === undefined) return this.expire('there is no TLS at this listener')
     const raw = this.#socket
     delete raw[transportOf]
@@ -172,7 +174,7 @@ class TcpTransport implements Transport {
     raw.off('data', onData)
     // RFC 6120 §5.4.3.3 rule 2: what came in plain is not handed on. TLS takes it as part of the handshake, which fails.
     raw.pause()
-    this.#tls = new TlsConnection(raw, tls, state === 'preparing' ? 'c2s-direct' : 'c2s', host)
+    this.#tls = new TlsConnection(raw, tls, state === 'preparing' ? purpose : 'c2s', host)
     const { socket } = this.#tls
     this.#socket = socket
     this.#state = state
@@ -263,6 +265,7 @@ export async function listenTcp(
   const tooSlow = 'the TLS handshake took too long'
   const shared: Shared = {
     tls: opts.tls === 'none' ? undefined : tls,
+    purpose: opts.purpose ?? 'c2s-direct',
     log,
     accept,
     handshakes: new Deadlines((transport) => transport.expire(tooSlow), handshakeMs, clock),

@@ -51,6 +51,7 @@ export async function makeLocalHosts(
       telemetry,
       http: () => ({ http: noHttp, dispose: () => undefined }),
       accept: (transport) => transport.destroy(),
+      listen: () => Promise.reject(new Error('nobody can connect to a server that does not run')),
     })
     undo.defer(() => loader.unloadAll())
     await loader.loadAll(enabledModules(modules, options, 'host'), options)

@@ -1,13 +1,15 @@
 /**
  * Where a stanza goes: one function for each kind of address (RFC 6120 §10, RFC 6121 §8).
  *
- * A stanza enters through `fromClient` (from a local session) or `route` (from modules, later from other servers).
+ * A stanza enters through `fromClient` (from a local session), `fromRemote` (from components and other servers) or `route` (from modules).
  * Everything for one account passes through the account's lane, so that it arrives in order whatever the handlers of
  * single stanzas wait for. Calls that need not wait return undefined, not a promise.
  */
+import { DomainTable } from './domains.ts'
 import type { Account, Host } from './host.ts'
 import { HANDLER_TIMEOUT_MS } from './hooks.ts'
 import { checkIq, refusal } from './iq.ts'
+import { Lanes } from './lanes.ts'
 import type { Bound, Iq, StanzaEvent, Verdict } from './module.ts'
 import type { BoundClient, ClientSession } from './session.ts'
 import type { Element } from './xmpp/element.ts'
@@ -21,9 +23,14 @@ type StanzaName = 'message' | 'presence' | 'iq'
 /** Routes between the hosts of one server. */
 export class Router {
   readonly #hosts: ReadonlyMap<string, Host>
+  /** Who serves other domains. */
+  readonly domains: DomainTable
+  readonly #leaving = new Lanes()
+  readonly #entering = new Lanes()
 
   constructor(hosts: ReadonlyMap<string, Host>) {
     this.#hosts = hosts
+    this.domains = new DomainTable(hosts)
   }
 
   // ---- entries ----
@@ -57,7 +64,31 @@ export class Router {
     return this.#dispatch(e)
   }
 
-  /** A stanza with from and to, from a module or a stream of another server. Throws JidError on bad addresses. */
+  /**
+   * A stanza of a component or another server, whose `from` was checked. Throws StanzaError (no proper stanza), JidError (an address
+   * is missing or none).
+   */
+  fromRemote(stanza: Element): Done {
+    const from = parseJid(stanza.attr('from') ?? '')
+    const to = parseJid(stanza.attr('to') ?? '')
+    const e: StanzaEvent = { stanza, from, to, session: undefined }
+    if (stanza.name === 'iq') {
+      try {
+        checkIq(stanza)
+      } catch (error) {
+        if (error instanceof StanzaError) return this.bounce(e, error)
+        throw error
+      }
+    }
+    const chain = this.#hosts.get(to.domain)?.chains.remoteIn
+    if (chain === undefined) return this.#dispatch(e)
+    return this.#entering.pass(chain, e, this.#afterRemoteIn)
+  }
+
+  readonly #afterRemoteIn = (e: StanzaEvent, verdict: Verdict): Done =>
+    verdict === undefined ? this.#dispatch(e) : this.#stopped(e, verdict)
+
+  /** A stanza with from and to, from a module. Throws JidError on bad addresses. */
   route(stanza: Element, session?: Bound): Done {
     const from = parseJid(stanza.attr('from') ?? '')
     const to = parseJid(stanza.attr('to') ?? '')
@@ -68,6 +99,8 @@ export class Router {
   undelivered(host: Host, stanza: Element): Done {
     const from = parseJid(stanza.attr('from') ?? host.name)
     const to = parseJid(stanza.attr('to') ?? '')
+    // What the account itself tells one of its sessions (copies, results, events) is for no other, not even for the next of that name.
+    if (from.resource === '' && to.resource !== '' && from.equals(to.bare)) return undefined
     if (stanza.name === 'message') return this.#message(host, { stanza, from, to, session: undefined })
     if (stanza.name === 'iq')
       return this.bounce({ stanza, from, to, session: undefined }, new StanzaError('service-unavailable'))
@@ -83,9 +116,36 @@ export class Router {
     return this.#toAccount(host, e)
   }
 
-  /** RFC 6120 §10.4.3: a domain that cannot be found. */
+  /** RFC 6120 §10.4: another domain, which somebody serves or nobody. */
   #remote(e: StanzaEvent): Done {
+    if (this.domains.takerOf(e.to.domain) === undefined) return this.#notFound(e)
+    const chain = this.#hosts.get(e.from.domain)?.chains.remoteOut
+    if (chain === undefined) return this.#leave(e)
+    return this.#leaving.pass(chain, e, this.#afterRemoteOut)
+  }
+
+  readonly #afterRemoteOut = (e: StanzaEvent, verdict: Verdict): Done =>
+    verdict === undefined ? this.#leave(e) : this.#stopped(e, verdict)
+
+  #leave(e: StanzaEvent): Done {
+    const taker = this.domains.takerOf(e.to.domain)
+    if (taker === undefined) return this.#notFound(e)
+    try {
+      return taker(e)?.catch((error: unknown) => this.#notTaken(e, error))
+    } catch (error) {
+      return this.#notTaken(e, error)
+    }
+  }
+
+  /** §10.4.3 */
+  #notFound(e: StanzaEvent): Done {
     return this.bounce(e, new StanzaError('remote-server-not-found'))
+  }
+
+  #notTaken(e: StanzaEvent, error: unknown): Done {
+    if (error instanceof StanzaError) return this.bounce(e, error)
+    this.#hosts.get(e.from.domain)?.log.error('a stanza for another domain failed', { err: error })
+    return this.bounce(e, new StanzaError('internal-server-error'))
   }
 
   /** RFC 6120 §10.5.1, §10.5.2: the server itself. */
@@ -256,7 +316,8 @@ export class Router {
   /** Sends an answer to where the stanza came from. */
   #back(e: StanzaEvent, answer: Element): Done {
     const host = this.#hosts.get(e.from.domain)
-    if (host === undefined) return undefined
+    if (host === undefined)
+      return this.#backOut({ stanza: answer, from: e.to, to: e.from, session: undefined })
     const session = e.from.resource === '' ? undefined : (e.session ?? host.get(e.from))
     if (session !== undefined) {
       return this.#deliver(host, session, { stanza: answer, from: e.to, to: e.from, session })
@@ -266,6 +327,11 @@ export class Router {
     else if (answer.name === 'presence' && e.from.local !== '')
       return this.#dispatch({ stanza: answer, from: e.to, to: e.from, session: undefined })
     return undefined
+  }
+
+  /** To another domain; where nobody serves it now, an answer is lost like any that cannot be delivered. */
+  #backOut(answer: StanzaEvent): Done {
+    return this.domains.takerOf(answer.to.domain) === undefined ? undefined : this.#remote(answer)
   }
 
   /** A stanza that failed before it had addresses. */

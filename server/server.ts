@@ -14,6 +14,7 @@ import { Host } from './host.ts'
 import { type HttpServer, startHttp } from './http.ts'
 import { type AnyModule, Loader } from './loader.ts'
 import type { Log } from './module.ts'
+import { ModuleListeners } from './module-listeners.ts'
 import { type Listener, listenTcp } from './net.ts'
 import { Router } from './router.ts'
 import type { Store } from './storage/contract.ts'
@@ -41,6 +42,8 @@ export interface Ports {
   readonly clientTls: readonly number[]
   readonly http: readonly number[]
   readonly https: readonly number[]
+  /** Of listeners that modules have opened so far, by module. */
+  readonly modules: ReadonlyMap<string, readonly number[]>
 }
 
 /** A server that accepts connections. */
@@ -129,6 +132,8 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
     limits: c2sLimits(config),
   })
   stack.defer(() => c2s.stop())
+  const ofModules = new ModuleListeners(tls, clock, log)
+  stack.defer(() => ofModules.close())
   const env = (host: Host, scope: 'host' | 'server'): ContextEnv => ({
     host,
     scope,
@@ -139,6 +144,7 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
     telemetry,
     http: (module, name) => http.httpFor(module, name),
     accept: (transport) => void c2s.accept(transport),
+    listen: (module, opts, accept) => ofModules.listen(module, opts, accept),
   })
   for (const { name } of config.hosts) hosts.set(name, new Host(name, { clock, log, store }))
   const loaders = new Map<string, Loader>()
@@ -185,13 +191,13 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
   let stopped: Promise<void> | undefined
   const stop = (): Promise<void> =>
     (stopped ??= (async () => {
-      await Promise.all(listeners.all.map((l) => l.close()))
+      await Promise.all([...listeners.all.map((l) => l.close()), ofModules.close()])
       await reloading
       await c2s.stop('system-shutdown', CONFIRM_MS)
       await stack.disposeAsync()
     })())
   return {
-    ports: { ...listeners.ports, ...httpPorts(config, http) },
+    ports: { ...listeners.ports, ...httpPorts(config, http), modules: ofModules.ports },
     hosts,
     store,
     telemetry,

@@ -22,6 +22,8 @@ export interface StreamOwner {
   secured(): void
   /** The transport takes data again. */
   drained(): void
+  /** What was gathered in a turn is written. */
+  flushed?(): void
   /** The peer sends no more: `done` is to be called when everything it sent is handled. */
   inputEnded(done: () => void): void
   /** Attributes of our header when the stream fails before one was sent. */
@@ -215,7 +217,6 @@ export class XmlStream implements TransportSink {
     this.transport.startTls(host)
   }
 
-  /** From the transport. */
   secured(): void {
     this.#discarding = false
     this.#guarded(() => this.#owner.secured())
@@ -294,9 +295,9 @@ export class XmlStream implements TransportSink {
     const out = this.#out
     this.#out = ''
     if (!this.transport.write(out)) this.#blocked = true
+    this.#owner.flushed?.()
   }
 
-  /** From the transport. */
   drain(): void {
     if (this.#state === 'closed') return
     this.#blocked = false
@@ -379,7 +380,6 @@ export class XmlStream implements TransportSink {
     else this.#finish()
   }
 
-  /** From the transport. */
   closed(error: Error | undefined): void {
     if (this.#state === 'closed') return
     this.#state = 'closed'

@@ -38,7 +38,7 @@ export interface TlsSettings {
 }
 
 /** What a connection is for; decides ALPN and whether a client certificate is asked for. */
-export type TlsPurpose = 'c2s' | 'c2s-direct' | 'https'
+export type TlsPurpose = 'c2s' | 'c2s-direct' | 'direct' | 'https'
 /** Options for `new TLSSocket(socket, …)` on the server's side. */
 export type TlsOptions = TLSSocketOptions & { readonly isServer: true }
 
@@ -67,6 +67,7 @@ const CIPHERS = [
 const ALPN: Readonly<Record<TlsPurpose, readonly string[] | undefined>> = {
   c2s: undefined,
   'c2s-direct': ['xmpp-client'], // XEP-0368 §3 rule 8
+  direct: undefined,
   https: ['http/1.1'],
 }
 
@@ -85,6 +86,7 @@ export class Tls {
   readonly #options: Readonly<Record<TlsPurpose, Map<SecureContext, TlsOptions>>> = {
     c2s: new Map(),
     'c2s-direct': new Map(),
+    direct: new Map(),
     https: new Map(),
   }
 
@@ -163,7 +165,7 @@ export class Tls {
       // RFC 6120 §5.4.3.1 rule 4: after STARTTLS the stream header has said which certificate
       ...(purpose === 'c2s' ? {} : { SNICallback: (name, done) => done(null, this.#find(name)) }),
       // RFC 6120 §5.4.3.1 rule 3. Not over HTTPS, where browsers would ask their users.
-      requestCert: this.#clientCa !== undefined && purpose !== 'https',
+      requestCert: this.#clientCa !== undefined && purpose !== 'https' && purpose !== 'direct',
       rejectUnauthorized: false,
       ...(alpn === undefined ? {} : { ALPNProtocols: [...alpn] }),
     }

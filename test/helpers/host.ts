@@ -9,6 +9,7 @@ import { type AnyModule, Loader } from '../../server/loader.ts'
 import type {
   AuthService,
   Http,
+  ListenOptions,
   Log,
   ScramKeys,
   Services,
@@ -72,6 +73,10 @@ export interface TestHost extends AsyncDisposable {
   client(fullJid: string, opts?: StreamOptions): Promise<TestClient>
   /** A raw stream as the network sees it. */
   stream(opts?: StreamOptions): TestStream
+  /** Listeners of modules, by port. */
+  readonly listening: ReadonlyMap<number, ListenOptions>
+  /** Connects to a listener of a module. */
+  connect(port: number, opts?: StreamOptions): TestConnection
   settle(): Promise<void>
   unload(name: string): Promise<void>
   load(def: AnyModule, config?: object): Promise<void>
@@ -168,6 +173,9 @@ export interface TestStream {
   drop(): Promise<void>
 }
 
+/** A connection to a listener of a module. */
+export type TestConnection = Pick<TestStream, 'transport' | 'send' | 'closed' | 'drop'>
+
 /** A bound client. */
 export interface TestClient {
   readonly jid: JID
@@ -206,6 +214,7 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
     router,
     limits: { ...testLimits, ...opts.limits },
   })
+  const listening = new Map<number, ListenOptions & { accept(transport: Transport): void }>()
   const loader = new Loader({
     host,
     scope: 'host',
@@ -216,6 +225,12 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
     telemetry,
     http: () => ({ http: noHttp, dispose: () => undefined }),
     accept: (transport) => void c2s.accept(transport),
+    listen: async (_module, options, accept) => {
+      let port = options.port === 0 ? 40_000 : options.port
+      while (listening.has(port)) port++
+      listening.set(port, { ...options, port, accept })
+      return { port, close: async () => void listening.delete(port) }
+    },
   })
   const accounts = opts.accounts === undefined ? [] : [accountsStub(opts.accounts)]
   const config = new Map(Object.entries(opts.config ?? {}))
@@ -236,7 +251,18 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
       if (service === undefined) throw new Error(`no service ${name}`)
       return service
     },
-    stream: (options) => rawStream(open(options)),
+    stream(options) {
+      const { transport, session } = open(options)
+      return Object.assign(connection(transport), { session })
+    },
+    listening,
+    connect(port, options = {}) {
+      const transport = new PipeTransport(options)
+      const listener = listening.get(port)
+      if (listener === undefined) throw new Error(`nobody listens on ${port}`)
+      listener.accept(transport)
+      return connection(transport)
+    },
     client: (fullJid, options) => boundClient(host, c2s, open(options), parseJid(fullJid)),
     settle,
     unload: async (name) => void (await loader.unload(name)),
@@ -255,10 +281,9 @@ function describe(fields: object | undefined): string {
   return err instanceof Error ? (err.stack ?? err.message) : JSON.stringify(fields ?? {})
 }
 
-function rawStream({ transport, session }: { transport: PipeTransport; session: ClientSession }): TestStream {
+function connection(transport: PipeTransport): TestConnection {
   return {
     transport,
-    session,
     async send(text) {
       transport.feed(text)
       await settle()

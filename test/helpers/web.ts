@@ -126,6 +126,7 @@ export class WebServer implements AsyncDisposable {
       telemetry: new Telemetry(),
       http: (module, name) => this.server.httpFor(module, name),
       accept: accepted.accept,
+      listen: () => Promise.reject(new Error('no listeners in this test')),
     })
     await loader.loadAll(defs, new Map(Object.entries(config)))
     this.#loaders.push(loader)
