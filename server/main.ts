@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --max-semi-space-size=4
+#!/usr/bin/env -S node --max-semi-space-size=16
 /** The command line: start, check, user, hooks, specs. Mistakes of the user get a sentence and an exit code, not a stack. */
 import { existsSync } from 'node:fs'
 import { createInterface } from 'node:readline/promises'

@@ -23,7 +23,7 @@ export class Stage implements AsyncDisposable {
 
   static async start(options: StageOptions = {}): Promise<Stage> {
     const child = fork(join(import.meta.dirname, 'server-child.ts'), {
-      execArgv: ['--expose-gc', '--max-semi-space-size=4'],
+      execArgv: ['--expose-gc', '--max-semi-space-size=16'],
     })
     const ask = questions(child)
     try {
