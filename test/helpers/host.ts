@@ -5,6 +5,7 @@
 import * as crypto from 'node:crypto'
 import { C2s, type C2sLimits } from '../../server/c2s.ts'
 import { Host } from '../../server/host.ts'
+import { openLocalJobs } from '../../server/jobs/local.ts'
 import { type AnyModule, Loader } from '../../server/loader.ts'
 import type {
   AuthService,
@@ -80,6 +81,8 @@ export interface TestHost extends AsyncDisposable {
   settle(): Promise<void>
   unload(name: string): Promise<void>
   load(def: AnyModule, config?: object): Promise<void>
+  /** The same modules with these options (by name), as SIGHUP does it. */
+  reload(options: ReadonlyMap<string, unknown>): Promise<void>
 }
 /** How a stream arrives. */
 export interface StreamOptions {
@@ -215,6 +218,7 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
     limits: { ...testLimits, ...opts.limits },
   })
   const listening = new Map<number, ListenOptions & { accept(transport: Transport): void }>()
+  const jobs = openLocalJobs(clock, log)
   const loader = new Loader({
     host,
     scope: 'host',
@@ -223,6 +227,7 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
     clock,
     log,
     telemetry,
+    jobs,
     http: () => ({ http: noHttp, dispose: () => undefined }),
     accept: (transport) => void c2s.accept(transport),
     listen: async (_module, options, accept) => {
@@ -267,6 +272,7 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
     settle,
     unload: async (name) => void (await loader.unload(name)),
     load: (def, options) => loader.load(def, options),
+    reload: (options) => loader.reload([...accounts, ...opts.modules], options),
     async [Symbol.asyncDispose]() {
       await c2s.stop()
       await loader.unloadAll()
