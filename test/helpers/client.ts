@@ -5,6 +5,7 @@
 import { escapeXML } from 'ltx'
 import { type Address, Connection, describe, type Incoming, type Via } from './connection.ts'
 import { Scram, type ScramOverrides } from './scram.ts'
+import { countSent, type StreamCounts } from './stream-counts.ts'
 import {
   type Captures,
   type Element,
@@ -26,6 +27,8 @@ export class Client extends Connection {
   features: Element | undefined
   /** The SCRAM exchange under way. */
   scram: Scram | undefined
+  /** Once stream management was asked for (XEP-0198). */
+  counts: StreamCounts | undefined
   #barriers = 0
 
   static async connect(address: Address, via: Via = 'tcp', name = 'client'): Promise<Client> {
@@ -56,7 +59,16 @@ export class Client extends Connection {
     this.send(this.via === 'websocket' ? `<close xmlns='${NS_FRAMING}'/>` : '</stream:stream>')
   }
 
+  override send(data: string | Uint8Array): void {
+    if (typeof data === 'string') this.counts = countSent(data, this.counts)
+    super.send(data)
+  }
+
   // ---- receiving
+
+  override takes(item: Incoming): boolean {
+    return item.kind !== 'element' || this.counts === undefined || this.counts.arrived(item.el)
+  }
 
   /** Takes the next thing, whatever it is. */
   async next(waitingFor = 'anything'): Promise<Incoming> {
@@ -147,6 +159,7 @@ export class Client extends Connection {
   async expectClosed(): Promise<void> {
     const gone = () => this.inbox.some((i) => i.kind === 'closed' || i.kind === 'broken')
     await this.until(gone, 'the end of the connection')
+    this.jid = ''
     const other = this.inbox.find((i) => i.kind === 'element' || i.kind === 'broken')
     if (other !== undefined) this.fail(`${describe(other)} came before the end of the connection`)
   }

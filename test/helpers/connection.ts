@@ -219,8 +219,13 @@ export class Connection {
     this.#push({ kind: 'closed' })
   }
 
+  /** Whether what came is for the inbox. */
+  takes(_item: Incoming): boolean {
+    return true
+  }
+
   #push(item: Incoming): void {
-    this.inbox.push(item)
+    if (this.takes(item)) this.inbox.push(item)
     for (const wake of this.#wakers) wake()
   }
 

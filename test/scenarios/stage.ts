@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto'
 import { escapeXML } from 'ltx'
 import { Client } from '../helpers/client.ts'
 import type { Address, Via } from '../helpers/connection.ts'
-import type { Captures } from '../helpers/xml.ts'
+import { NS_SM } from '../helpers/stream-counts.ts'
+import { type Captures, type Element, NS_BIND } from '../helpers/xml.ts'
 import type { TargetName } from './format.ts'
 
 /** A running server to talk to. */
@@ -143,11 +144,42 @@ export class Stage implements AsyncDisposable {
     }
     const captured = this.captures.get(word)
     if (captured !== undefined) return escapeXML(captured)
-    const [, name = '', part] = /^(.+)\.(local|password|jid)$/.exec(word) ?? []
-    const value =
-      part === 'jid' ? this.#clients.get(name)?.jid : this.#accounts.get(name)?.[part as 'local' | 'password']
+    const [, name = '', part] = /^(.+)\.(local|password|jid|sm-id|sent|received)$/.exec(word) ?? []
+    const value = this.#about(name, part)
     if (value === undefined) throw new Error(`\${${expression}} is unknown`)
     return escapeXML(value)
+  }
+
+  #about(name: string, part: string | undefined): string | undefined {
+    const client = this.#clients.get(name)
+    switch (part) {
+      case 'jid':
+        return client?.jid
+      case 'sm-id':
+        return client?.counts?.id
+      case 'sent':
+      case 'received':
+        return client?.counts?.[part].toString()
+      default:
+        return this.#accounts.get(name)?.[part as 'local' | 'password']
+    }
+  }
+
+  /** XEP-0198 §5: asks to go on with the session of another client; when the answer is <resumed/>, `client` is that one from now on. */
+  async resume(client: Client, from: Client, answer: Element): Promise<void> {
+    if (client.jid === '' && client.features?.getChild('bind', NS_BIND) === undefined) {
+      const { local, password } = await this.account(accountOf(client.name))
+      await client.authenticate(local, password)
+    }
+    const { counts } = from
+    counts?.pause()
+    client.counts = counts
+    client.send(
+      `<resume xmlns='${NS_SM}' previd='${escapeXML(counts?.id ?? '')}' h='${counts?.received ?? 0}'/>`,
+    )
+    const came = await client.expect(answer, this.captures)
+    if (came.is('resumed')) [client.jid, from.jid] = [from.jid, '']
+    else client.counts = undefined
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -3,6 +3,7 @@ import type { Client } from '../helpers/client.ts'
 import { decode } from '../helpers/client.ts'
 import { describe } from '../helpers/connection.ts'
 import type { ScramOverrides } from '../helpers/scram.ts'
+import { NS_SM } from '../helpers/stream-counts.ts'
 import { matchElement, NS_SASL, NS_STREAM, parsePattern } from '../helpers/xml.ts'
 import { accountOf, bind, type Stage } from './stage.ts'
 
@@ -261,6 +262,26 @@ export const STEPS: readonly (readonly [RegExp, Action])[] = [
     (_, c) => {
       c.drop()
       c.jid = ''
+    },
+  ],
+  [
+    /^resumes the session of (\S+)$/,
+    async (stage, c, [name], payload) => {
+      const from = stage.client(name ?? '') ?? c.fail(`${name} has no session`)
+      const [answer] = parsePattern(payload)
+      if (answer !== undefined) await stage.resume(c, from, answer)
+    },
+  ],
+  [
+    /^acknowledges what it has got$/,
+    (_, c) => c.send(`<a xmlns='${NS_SM}' h='${c.counts?.received ?? c.fail('no stream management')}'/>`),
+  ],
+  [
+    /^is asked for acknowledgement$/,
+    async (_, c) => {
+      const counts = c.counts ?? c.fail('no stream management')
+      await c.until(() => counts.asked > 0, '<r/>')
+      counts.asked = 0
     },
   ],
   [/^forgets what came$/, (_, c) => c.clear()],
