@@ -1,0 +1,80 @@
+/** One conversation of an account, in memory and as it is stored. Ids are those of the store, which sort in the order of the archive. */
+import type { Author, Kind } from './kinds.ts'
+
+/** Counted unread messages of one conversation end here. */
+export const MAX_UNREAD = 10_000
+
+/** A conversation as stored. */
+export type ConversationDoc = {
+  /** The entries of the archive up to this one are in it. */
+  readonly upto: string
+  /** The last entry, of whatever kind. */
+  readonly last: string
+  /** The last instant message, '' for none. */
+  readonly message: string
+  /** The newest correction of that, '' for none. */
+  readonly shown: string
+  /** Who wrote it, and its id, so that a correction of it is known. */
+  readonly own: boolean
+  readonly from: string
+  readonly id: string
+  /** All up to there was read, '' for nothing. */
+  readonly read: string
+  readonly unread: number
+  /** The first unread message, '' for none. */
+  readonly oldest: string
+}
+
+/** A conversation. */
+export class Conversation {
+  readonly jid: string
+  upto = ''
+  last = ''
+  message = ''
+  shown = ''
+  author: Author = { own: false, from: '', id: undefined }
+  read = ''
+  unread = 0
+  oldest = ''
+
+  constructor(jid: string, doc?: ConversationDoc) {
+    this.jid = jid
+    if (doc === undefined) return
+    this.upto = doc.upto
+    this.last = doc.last
+    this.message = doc.message
+    this.shown = doc.shown
+    this.author = { own: doc.own, from: doc.from, id: doc.id === '' ? undefined : doc.id }
+    this.read = doc.read
+    this.unread = doc.unread
+    this.oldest = doc.oldest
+  }
+
+  /** As it is stored when the archive was followed up to there. */
+  toDoc(upto: string): ConversationDoc {
+    const { last, message, shown, author, read, unread, oldest } = this
+    const { own, from, id = '' } = author
+    return { upto, last, message, shown, own, from, id, read, unread, oldest }
+  }
+
+  /** An instant message comes last. */
+  add(entry: string, { own, from, id }: Kind): void {
+    this.message = entry
+    this.shown = ''
+    this.author = { own, from, id }
+    if (!own) this.count(entry)
+  }
+
+  /** One unread message more. */
+  count(entry: string): void {
+    if (this.unread === 0) this.oldest = entry
+    if (this.unread < MAX_UNREAD) this.unread++
+  }
+
+  /** All up to that entry, and with it all there is, was read. */
+  readAll(entry: string): void {
+    this.read = entry
+    this.unread = 0
+    this.oldest = ''
+  }
+}
