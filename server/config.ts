@@ -109,6 +109,23 @@ export const configSchema = c.strictObject({
     ])
     .prefault({ driver: 'lmdb' })
     .describe('Where data lives: lmdb (embedded), mongodb, or memory (lost at the end).'),
+  redis: c
+    .strictObject({
+      url: c
+        .string()
+        .describe(
+          'Address, such as `redis://:password@host:6379/`; `env:NAME` takes it from the environment.',
+        ),
+      prefix: c
+        .string()
+        .regex(/^[\w-]{1,32}$/, { error: 'letters, digits, - and _' })
+        .default('hermod')
+        .describe('Before each key, so that several servers can share one Redis.'),
+    })
+    .optional()
+    .describe(
+      'Redis, where jobs wait for any of several processes. Needs storage that they share (mongodb).',
+    ),
   limits: c
     .strictObject({
       stanzaBytes: c
@@ -325,6 +342,13 @@ function checkConfig(
   }
   for (const host of list) needs(host.modules, 'host')
   needs(serverModules, 'server')
+  // other processes on the same Redis cannot see that data
+  if (rest.redis !== undefined && rest.storage.driver !== 'mongodb')
+    problems.push({
+      line: lineOf(['redis']),
+      option: 'redis',
+      message: `needs storage.driver mongodb: other processes cannot see the data of ${rest.storage.driver}`,
+    })
   if (problems.length > 0) throw new ConfigProblems(file, unique(problems))
   return { ...rest, hosts: list, serverModules }
 }

@@ -2,6 +2,8 @@
 import manifest from '../package.json' with { type: 'json' }
 import type { Clock } from './clock.ts'
 import type { Host } from './host.ts'
+import type { Jobs } from './jobs/contract.ts'
+import { openJobQueue } from './jobs/of-module.ts'
 import type { AnyModule } from './loader.ts'
 import type {
   Ctx,
@@ -33,6 +35,7 @@ export interface ContextEnv {
   readonly clock: Clock
   readonly log: Log
   readonly telemetry: Telemetry
+  readonly jobs: Jobs
   /** The HTTP server as this module sees it, with the undoing of its routes. */
   http(module: string, host: string): { readonly http: Http; dispose(): void }
   accept(transport: Transport): void
@@ -60,6 +63,7 @@ export function makeContext(
     own({ [Symbol.dispose]: () => void list.splice(list.indexOf(entry), 1) })
   }
   const disco: Disco = host.disco.view(own)
+  const metrics = env.telemetry.metrics(def.name, env.scope === 'host' ? host.name : '', own)
   let http: Http | undefined
   const once = (): Http => {
     if (http === undefined) {
@@ -78,7 +82,7 @@ export function makeContext(
     },
     signal,
     log,
-    metrics: env.telemetry.metrics(def.name, env.scope === 'host' ? host.name : '', own),
+    metrics,
     timers: makeTimers(env.clock, log, storage, own),
     disco,
     sessions: host,
@@ -93,6 +97,11 @@ export function makeContext(
     iq(to, type, ns, name, handle, opts) {
       own(host.iq.add(def.name, to, type, ns, name, handle))
       if (opts?.advertise !== false) disco.feature(to === 'self' ? 'account' : to, ns)
+    },
+    jobs(name, opts, handle) {
+      const queue = openJobQueue(env.jobs, [host.name, def.name, name], opts, handle, metrics)
+      undo.defer(() => queue.close())
+      return queue
     },
     hook: (name, place, handle) => own(host.hooks.chain(name).add({ module: def.name, place, handle })),
     run: (name, event) => host.hooks.chain(name).run(event),

@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex, Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { AddOptions } from './jobs/contract.ts'
 import type { Target } from './module.ts'
 import type { TlsInfo } from './module-streams.ts'
 import type { Element } from './xmpp/element.ts'
@@ -59,6 +60,25 @@ export interface Timers {
   every(ms: number, fn: () => void | Promise<void>): Disposable
   /** Once a day per store, guarded by a lease. */
   daily(name: string, fn: () => Promise<void>): Disposable
+}
+export type { AddOptions, JobRun } from './jobs/contract.ts'
+/** How jobs of one queue are done; what is left out has its default. The same in all processes. */
+export interface JobOptions {
+  /** Runs of one job at most; default 5. */
+  readonly attempts?: number
+  /** Milliseconds before the second run, doubled for each further one up to `maxMs`, less up to a half by chance; default 1 s and 5 min. */
+  readonly backoff?: { readonly firstMs: number; readonly maxMs: number }
+  /** Jobs of this queue that one process works on at the same time; default 4. */
+  readonly concurrency?: number
+  /** A run that takes longer is aborted and counts as failed; default 30 s. */
+  readonly timeoutMs?: number
+  /** Jobs that may wait, more are refused and counted; default 10 000. */
+  readonly maxWaiting?: number
+}
+/** Work for later, tried again when it fails. */
+export interface JobQueue<T> {
+  /** Never throws and never waits. With a key: one waits at most, see AddOptions. */
+  add(data: T, opts?: AddOptions): void
 }
 /** Exported as hermod_<module>_<name> with label host. */
 export interface Metrics {

@@ -7,9 +7,9 @@
 
 import type { Bound, Session, SessionTable, StreamFeature, Transport } from './module-streams.ts'
 import type { Domains, ListenOptions, ModuleListener, PeerStreamRules, PeerStreams } from './module-peers.ts'
-import type { Disco, Http, Log, Metrics, Timers } from './module-tools.ts'
+import type { Disco, Http, JobOptions, JobQueue, JobRun, Log, Metrics, Timers } from './module-tools.ts'
 import type { Schema } from './schema.ts'
-import type { Storage } from './storage/contract.ts'
+import type { Json, Storage } from './storage/contract.ts'
 import type { Element } from './xmpp/element.ts'
 import type { SaslError, StanzaError } from './xmpp/errors.ts'
 import type { JID } from './xmpp/jid.ts'
@@ -97,6 +97,16 @@ export interface Ctx {
     handle: IqHandler,
     opts?: { readonly advertise?: boolean },
   ): void
+  /**
+   * Opens a queue of jobs, named within this module and host, and does what is in it: of all processes on the same Redis, or of this one
+   * without Redis (then what waits is lost at its end). What a job must know of today it reads when it runs: `data` may be old, and may run
+   * twice. No secrets in it.
+   */
+  jobs<T extends Json>(
+    name: string,
+    opts: JobOptions,
+    handle: (data: T, run: JobRun) => Promise<void>,
+  ): JobQueue<T>
   /** Adds a link to a chain. */
   hook<K extends keyof Hooks>(
     name: K,

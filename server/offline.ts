@@ -2,6 +2,7 @@
 import { systemClock } from './clock.ts'
 import type { Config } from './config.ts'
 import { Host } from './host.ts'
+import { noJobs } from './jobs/open.ts'
 import { type AnyModule, Loader } from './loader.ts'
 import type { Http, Log } from './module.ts'
 import { Router } from './router.ts'
@@ -49,6 +50,7 @@ export async function makeLocalHosts(
       clock: systemClock,
       log,
       telemetry,
+      jobs: noJobs,
       http: () => ({ http: noHttp, dispose: () => undefined }),
       accept: (transport) => transport.destroy(),
       listen: () => Promise.reject(new Error('nobody can connect to a server that does not run')),

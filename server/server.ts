@@ -12,6 +12,7 @@ import type { ContextEnv } from './context.ts'
 import { serveControl } from './control.ts'
 import { Host } from './host.ts'
 import { type HttpServer, startHttp } from './http.ts'
+import { openJobs } from './jobs/open.ts'
 import { type AnyModule, Loader } from './loader.ts'
 import type { Log } from './module.ts'
 import { ModuleListeners } from './module-listeners.ts'
@@ -25,6 +26,8 @@ import { Tls } from './tls.ts'
 
 /** How long clients may take to confirm what they were sent before the server stops. */
 const CONFIRM_MS = 1000
+/** How long jobs that are being done may take before it stops. */
+const JOBS_MS = 2000
 
 /** What a server is started with. */
 export interface ServerOptions {
@@ -108,6 +111,8 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
   const telemetry = new Telemetry()
   const store = withTimeLimit(options.store ?? (await openStore(config.storage)))
   if (options.store === undefined) stack.defer(() => store.close())
+  const jobs = await openJobs(config.redis, clock, log)
+  stack.defer(() => jobs.close(0))
   const tls = await Tls.load(tlsSettings(config, log))
   const newDoors = () => new Doors(c2sLimits(config), () => clock.now())
   const doors = { tls: newDoors(), http: newDoors() }
@@ -142,6 +147,7 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
     clock,
     log,
     telemetry,
+    jobs,
     http: (module, name) => http.httpFor(module, name),
     accept: (transport) => void c2s.accept(transport),
     listen: (module, opts, accept) => ofModules.listen(module, opts, accept),
@@ -175,9 +181,10 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
     const names = (of: Config) => of.hosts.map((h) => h.name).join(' ')
     if (
       names(next) !== names(current) ||
-      JSON.stringify([next.listen, next.storage]) !== JSON.stringify([current.listen, current.storage])
+      JSON.stringify([next.listen, next.storage, next.redis]) !==
+        JSON.stringify([current.listen, current.storage, current.redis])
     )
-      log.warn('changes of hosts, listeners and storage take effect at the next start')
+      log.warn('changes of hosts, listeners, storage and redis take effect at the next start')
     const known = next.hosts.filter((h) => hosts.has(h.name))
     // the set of hosts stays; their certificates may be elsewhere now
     const kept = [...hosts.keys()]
@@ -194,6 +201,7 @@ async function start(options: ServerOptions, stack: AsyncDisposableStack): Promi
       await Promise.all([...listeners.all.map((l) => l.close()), ofModules.close()])
       await reloading
       await c2s.stop('system-shutdown', CONFIRM_MS)
+      await jobs.close(JOBS_MS)
       await stack.disposeAsync()
     })())
   return {

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Host } from '../../server/host.ts'
 import { type HttpServer, type HttpSettings, startHttp } from '../../server/http.ts'
+import { noJobs } from '../../server/jobs/open.ts'
 import { type AnyModule, Loader } from '../../server/loader.ts'
 import type { Http } from '../../server/module.ts'
 import { Router } from '../../server/router.ts'
@@ -124,6 +125,7 @@ export class WebServer implements AsyncDisposable {
       clock,
       log,
       telemetry: new Telemetry(),
+      jobs: noJobs,
       http: (module, name) => this.server.httpFor(module, name),
       accept: accepted.accept,
       listen: () => Promise.reject(new Error('no listeners in this test')),

@@ -30,6 +30,22 @@ const problems = (text: string): string[] => {
 }
 
 describe('config', () => {
+  it('redis needs storage that its other users can see', () => {
+    const redis = 'redis: { url: env:REDIS }'
+    expect(problems(redis)).to.deep.equal([
+      'test.yaml:1: redis: needs storage.driver mongodb: other processes cannot see the data of lmdb',
+    ])
+    expect(problems(`storage: { driver: memory }\n${redis}`)).to.deep.equal([
+      'test.yaml:2: redis: needs storage.driver mongodb: other processes cannot see the data of memory',
+    ])
+    const config = parse(`storage: { driver: mongodb, url: env:MONGO }\n${redis}`)
+    expect(config.redis).to.deep.equal({ url: 'env:REDIS', prefix: 'hermod' })
+    expect(parse('').redis).to.equal(undefined)
+    expect(problems("redis: { url: x, prefix: 'a:b' }")).to.deep.equal([
+      'test.yaml:1: redis.prefix: letters, digits, - and _',
+    ])
+  })
+
   it('has a default for everything', () => {
     const config = parse('')
     expect(config.hosts.map((h) => h.name)).to.deep.equal(['localhost'])

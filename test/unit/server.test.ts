@@ -149,7 +149,7 @@ describe('server', function () {
     await using server = await startServer({ log })
     await server.server.reload(await configOf(server, {}))
     expect(log.lines.filter((l) => l.startsWith('warn')).join('\n')).to.contain(
-      'changes of hosts, listeners and storage take effect at the next start',
+      'changes of hosts, listeners, storage and redis take effect at the next start',
     )
   })
 })
