@@ -1,5 +1,5 @@
 /** The stage of one dialogue: its clients, its accounts (each run has its own), what was captured, and how `${...}` is filled in. */
-import { randomBytes } from 'node:crypto'
+import { createHmac, randomBytes } from 'node:crypto'
 import { escapeXML } from 'ltx'
 import { Client } from '../helpers/client.ts'
 import type { Address, Via } from '../helpers/connection.ts'
@@ -138,6 +138,7 @@ export class Stage implements AsyncDisposable {
   #evaluate(expression: string): string {
     const [, word = '', rest = ''] = /^(\S+)(?: (.*))?$/s.exec(expression) ?? []
     if (word === 'base64') return Buffer.from(rest.replaceAll('\\0', '\0')).toString('base64')
+    if (word === 'ht') return hashedToken(rest)
     if (word === 'repeat') {
       const [, times, what] = /^(\d+) (.*)$/s.exec(rest) ?? []
       return (what ?? '').repeat(Number(times))
@@ -185,6 +186,13 @@ export class Stage implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const client of this.#clients.values()) client.drop()
   }
+}
+
+/** First message of HT-SHA-256-NONE (draft-schmaus-kitten-sasl-ht §3.1), from "name token". */
+function hashedToken(words: string): string {
+  const [name = '', token = ''] = words.split(' ')
+  const mac = createHmac('sha256', token).update('Initiator').digest()
+  return Buffer.concat([Buffer.from(`${name}\0`), mac]).toString('base64')
 }
 
 /** `romeo` of `romeo/orchard`. */
