@@ -28,6 +28,8 @@ export interface Login {
   /** Bare. */
   readonly jid: JID
   readonly mechanism: string
+  /** The client has shown that it knows the account's password, not just a token or a certificate. */
+  readonly password: boolean
   /** <authenticate/>. */
   readonly request: Element
   /** Tasks done so far. */
@@ -37,6 +39,8 @@ export interface Login {
 export interface Task {
   /** At most 20 characters. */
   readonly name: string
+  /** Offered by itself, when no task is wanted any more that is not (XEP-0480: after second factors, one at a time). */
+  readonly alone?: boolean
   /** Whether this login has to do it now; asked again after each task, so that one of several can do. */
   wanted(login: Login): boolean | Promise<boolean>
   /** <next/> came. */
@@ -189,7 +193,8 @@ class Sasl2 implements Sasl2Service {
       case 'success': {
         this.#agents.set(s, phase.agent)
         const { jid, mechanism, data } = reply
-        const login: Login = { session: s, jid, mechanism: mechanism.name, request: phase.request, done: [] }
+        const { name, password = false } = mechanism
+        const login: Login = { session: s, jid, mechanism: name, password, request: phase.request, done: [] }
         // §2.6.1, §2.6.3: additional data goes with the first answer after the mechanism
         const proof = data === undefined ? [] : [el('additional-data', NS.SASL2, {}, data)]
         return this.#goOn(s, login, mechanism.exempt === true, proof)
@@ -199,12 +204,7 @@ class Sasl2 implements Sasl2Service {
 
   /** §2.6.3: the tasks that are still to be done, or the end. */
   async #goOn(s: Session, login: Login, exempt: boolean, parts: readonly Element[]): Promise<StreamStep> {
-    const offered: Task[] = []
-    if (!exempt) {
-      for (const task of this.#tasks.values()) {
-        if (!login.done.includes(task.name) && (await task.wanted(login))) offered.push(task)
-      }
-    }
+    const offered = exempt ? [] : await this.#wanted(login)
     if (offered.length === 0) return this.#succeed(s, login, parts)
     this.#phases.set(s, { kind: 'choice', login, offered })
     const names = offered.map((task) => el('task', NS.SASL2, {}, task.name))
@@ -212,6 +212,15 @@ class Sasl2 implements Sasl2Service {
       reply: el('continue', NS.SASL2, {}, ...parts, el('tasks', NS.SASL2, {}, ...names)),
       exclusive: true,
     }
+  }
+
+  async #wanted(login: Login): Promise<readonly Task[]> {
+    const left = [...this.#tasks.values()].filter((task) => !login.done.includes(task.name))
+    const together: Task[] = []
+    for (const task of left) if (task.alone !== true && (await task.wanted(login))) together.push(task)
+    if (together.length > 0) return together
+    for (const task of left) if (task.alone === true && (await task.wanted(login))) return [task]
+    return []
   }
 
   #next(s: Session, phase: Phase & { kind: 'choice' }, next: Element): StreamStep | Promise<StreamStep> {

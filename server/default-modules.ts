@@ -7,6 +7,7 @@ export const DEFAULT_MODULES: readonly string[] = [
   'starttls',
   'sasl',
   'sasl2',
+  'sasl-upgrade',
   'bind',
   'bind2',
   'fast',

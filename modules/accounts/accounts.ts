@@ -1,6 +1,14 @@
 /** The accounts of one host: the service `auth` over documents of the store. */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
-import type { AuthService, Ctx, Docs, ScramHash, ScramKeys } from '../../server/module.ts'
+import type {
+  AuthService,
+  Ctx,
+  Docs,
+  KeyUpgrade,
+  ScramHash,
+  ScramKeys,
+  ScramStore,
+} from '../../server/module.ts'
 import { SaslError, StanzaError } from '../../server/xmpp/errors.ts'
 import { type JID, JidError, makeJid } from '../../server/xmpp/jid.ts'
 import { opaqueString, PrecisError } from '../../server/xmpp/precis.ts'
@@ -10,12 +18,17 @@ import {
   Busy,
   fieldsOf,
   HASHES,
+  type HashInfo,
+  hashesIn,
   infoOf,
   KeyMaker,
+  keysFrom,
   keysOf,
   SALT_BYTES,
   SHA_256,
+  sameKeys,
 } from './keys.ts'
+import { type HostDoc, indexed, Profiles } from './profiles.ts'
 
 declare module '../../server/module.ts' {
   interface Hooks {
@@ -27,36 +40,45 @@ declare module '../../server/module.ts' {
 /** Longest password, in UTF-16 units. */
 const MAX_PASSWORD = 1024
 
-/** Stored once per host. `counts`: the iteration counts that accounts were made with, newest first. */
-type HostDoc = { readonly decoy: Uint8Array; readonly counts: readonly number[] }
 const KEY = 'account'
 type FormerDoc = { readonly at: number }
-/** Keys of the host's own documents: what decoys are made of, an account of nobody, and one that is never stored. */
-const DECOYS = 'decoys'
+/** Keys of the host's own documents: an account of nobody, and one that is never stored. */
 const NOBODY = 'nobody'
 const NOTHING = 'nothing'
-/** Iteration counts remembered. */
-const MAX_COUNTS = 8
+/** Iteration counts and lengths of salts that keys from elsewhere may have. */
+const MIN_ITERATIONS = 4096 // RFC 7677 §4
+const MAX_ITERATIONS = 10_000_000
+const MAX_SALT_BYTES = 1024
+/** How often it is looked whether another process has added accounts with keys of other hashes. */
+const POLL_MS = 60_000
+
+/** How keys of new passwords are made. */
+export interface KeyOptions {
+  readonly iterations: number
+  readonly hashes: readonly ScramHash[]
+}
 
 /** Implements `auth`. Call `open` first. */
-export class Accounts implements AuthService {
-  readonly scramHashes: readonly ScramHash[] = HASHES.map((info) => info.hash)
+export class Accounts implements AuthService, ScramStore {
   readonly #ctx: Ctx
   readonly #iterations: number
+  /** Of new passwords, in the order of HASHES. */
+  readonly #wanted: readonly HashInfo[]
+  readonly #profiles: Profiles
   readonly #docs: Docs<AccountDoc>
   readonly #blanks: Docs<AccountDoc>
   /** Names whose last owner was removed: something of his may be left (a crash, a store that failed, a late write). */
   readonly #former: Docs<FormerDoc>
   readonly #cache: ExistsCache
   readonly #maker = new KeyMaker()
-  #decoySecret: Uint8Array = new Uint8Array()
-  /** Iteration counts that decoys claim: those that real accounts may have. */
-  #counts: readonly number[] = []
 
-  constructor(ctx: Ctx, iterations: number) {
+  constructor(ctx: Ctx, options: KeyOptions) {
     this.#ctx = ctx
-    this.#iterations = iterations
-    this.#docs = ctx.storage.docs<AccountDoc>('accounts')
+    this.#iterations = options.iterations
+    this.#wanted = HASHES.filter(({ hash }) => options.hashes.includes(hash))
+    this.#docs = ctx.storage.docs<AccountDoc>('accounts', { index: ['hashes', 'profile'] })
+    const own = new Map(this.#wanted.map(({ hash }) => [hash, options.iterations]))
+    this.#profiles = new Profiles(this.#docs, ctx.storage.docs<HostDoc>('host'), own)
     this.#blanks = ctx.storage.docs<AccountDoc>('blanks')
     this.#former = ctx.storage.docs<FormerDoc>('former')
     this.#cache = new ExistsCache(() => ctx.now())
@@ -64,18 +86,18 @@ export class Accounts implements AuthService {
 
   /** Reads what this host has kept for decoys, or makes it. */
   async open(): Promise<void> {
-    const secret = randomBytes(32)
-    const count = this.#iterations
-    const host = this.#ctx.storage.docs<HostDoc>('host')
-    const doc = await host.update('', DECOYS, (old) => {
-      const others = (old?.counts ?? []).filter((known) => known !== count)
-      return { decoy: old?.decoy ?? secret, counts: [count, ...others].slice(0, MAX_COUNTS) }
-    })
-    this.#decoySecret = doc?.decoy ?? secret
-    this.#counts = doc?.counts ?? [count]
+    await this.#profiles.open()
     let nobody: AccountDoc = { created: 0, changed: 0 }
     for (const info of HASHES) nobody = { ...nobody, ...fieldsOf(this.decoyKeys(NOBODY, info.hash), info) }
     await this.#blanks.put('', NOBODY, nobody)
+    this.#ctx.timers.every(POLL_MS, () => this.#profiles.poll())
+  }
+
+  get scramHashes(): readonly ScramHash[] {
+    return this.#profiles.common
+  }
+  get scramStore(): ScramStore {
+    return this
   }
 
   exists(local: string): boolean | Promise<boolean> {
@@ -89,24 +111,26 @@ export class Accounts implements AuthService {
   }
 
   async scramKeys(local: string, hash: ScramHash): Promise<ScramKeys | undefined> {
+    const doc = await this.#credentials(local)
+    return doc === undefined ? undefined : keysOf(doc, infoOf(hash))
+  }
+
+  /** One read that finds a document and one that does not, whether the account exists or not: a login takes the same time. */
+  async #credentials(local: string): Promise<AccountDoc | undefined> {
     const doc = await this.#read(local)
-    // One read that finds a document and one that does not, whether the account exists or not: a login takes the same time.
-    const other = await this.#blanks.get('', doc === undefined ? NOBODY : NOTHING)
-    const keys = keysOf(doc ?? other ?? {}, infoOf(hash))
-    return doc === undefined ? undefined : keys
+    await this.#blanks.get('', doc === undefined ? NOBODY : NOTHING)
+    return doc
   }
 
   decoyKeys(local: string, hash: ScramHash): ScramKeys {
     const { bytes } = infoOf(hash)
     const mac = (purpose: string): Buffer =>
-      createHmac('sha512', this.#decoySecret).update(`${purpose}\0${local}`).digest()
-    // one choice per name: an account has the same count for all hashes
-    const choice = mac('count').readUInt32BE(0) % this.#counts.length
+      createHmac('sha512', this.#profiles.secret).update(`${purpose}\0${local}\0${hash}`).digest()
     return {
-      salt: mac(`salt\0${hash}`).subarray(0, SALT_BYTES),
-      iterations: this.#counts[choice] ?? this.#iterations,
-      storedKey: mac(`stored\0${hash}`).subarray(0, bytes),
-      serverKey: mac(`server\0${hash}`).subarray(0, bytes),
+      salt: mac('salt').subarray(0, SALT_BYTES),
+      iterations: this.#profiles.decoy(local).get(hash) ?? this.#iterations,
+      storedKey: mac('stored').subarray(0, bytes),
+      serverKey: mac('server').subarray(0, bytes),
     }
   }
 
@@ -115,27 +139,36 @@ export class Accounts implements AuthService {
     const prepared = tryPrepare(() => preparePassword(password))
     // RFC 4616 §2: "if preparation fails [...] verification SHALL fail"; no account has such a name or password
     if (name === undefined || prepared === undefined) return false
-    const decoy = this.decoyKeys(name, SHA_256.hash)
-    const known = await this.scramKeys(name, SHA_256.hash)
-    const { salt, iterations, storedKey } = known ?? decoy
+    const decoy = this.#profiles.decoy(name) // always drawn, so that its time tells nothing
+    const doc = await this.#credentials(name)
+    const hashes = doc === undefined ? [...decoy.keys()] : hashesIn(doc)
+    const info = hashes.includes(SHA_256.hash) ? SHA_256 : infoOf(hashes.at(-1) ?? SHA_256.hash)
+    const made = this.decoyKeys(name, info.hash)
+    const known = doc === undefined ? undefined : keysOf(doc, info)
+    const { salt, iterations, storedKey } = known ?? made
     try {
-      const tried = await this.#maker.keys(SHA_256, prepared, salt, iterations)
-      return timingSafeEqual(tried.storedKey, storedKey) && known !== undefined
+      const tried = await this.#maker.keys(info, prepared, salt, iterations)
+      if (!timingSafeEqual(tried.storedKey, storedKey) || doc === undefined || known === undefined)
+        return false
     } catch (error) {
       if (error instanceof Busy) throw new SaslError('temporary-auth-failure', error.message)
       throw error
     }
+    await this.#complete(name, doc, prepared)
+    return true
   }
 
-  async create(local: string, password: string): Promise<void> {
+  async create(local: string, secret: string | ReadonlyMap<ScramHash, ScramKeys>): Promise<void> {
     const name = this.#name(local)
     if ((await this.#read(name)) !== undefined) throw new StanzaError('conflict')
-    const fresh = await this.#account(password)
+    const fresh = typeof secret === 'string' ? await this.#account(secret) : this.#imported(secret)
     await this.#settleFormer(name)
-    const stored = await this.#docs.update(name, KEY, (old) => old ?? fresh)
+    const stored = await this.#profiles.writing(fresh, () =>
+      this.#docs.update(name, KEY, (old) => old ?? fresh),
+    )
     this.#cache.set(name, true)
     // somebody else may have been quicker while the keys were derived
-    if (stored === undefined || !sameSalt(stored, fresh)) throw new StanzaError('conflict')
+    if (stored === undefined || !sameKeys(fresh, stored)) throw new StanzaError('conflict')
   }
 
   /** Nothing of the last owner of a name may come to the next one. */
@@ -148,10 +181,13 @@ export class Accounts implements AuthService {
   async setPassword(local: string, password: string): Promise<void> {
     const name = this.#name(local)
     const fresh = await this.#account(password)
-    const stored = await this.#docs.update(name, KEY, (old) =>
-      old === undefined ? undefined : { ...fresh, created: old['created'] ?? 0 },
-    )
+    let before: AccountDoc | undefined
+    const stored = await this.#docs.update(name, KEY, (old) => {
+      before = old
+      return old === undefined ? undefined : { ...fresh, created: old['created'] ?? 0 }
+    })
     if (stored === undefined) throw new StanzaError('item-not-found')
+    this.#left(before)
     await this.#ctx.run('account:password', { account: makeJid(name, this.#ctx.host) })
   }
 
@@ -159,9 +195,109 @@ export class Accounts implements AuthService {
     const name = tryPrepare(() => this.#name(local))
     if (name === undefined) return false
     await this.#former.put('', name, { at: this.#ctx.now() })
-    const removed = await this.#docs.delete(name, KEY)
+    let before: AccountDoc | undefined
+    await this.#docs.update(name, KEY, (old) => {
+      before = old
+      return undefined
+    })
     this.#cache.set(name, false)
-    return removed
+    this.#left(before)
+    return before !== undefined
+  }
+
+  #left(before: AccountDoc | undefined): void {
+    if (before === undefined) return
+    this.#profiles.left(before)?.catch((error: unknown) => {
+      if (!this.#ctx.signal.aborted) this.#ctx.log.error('accounts cannot be looked at', { err: error })
+    })
+  }
+
+  // ---- keys made elsewhere ----
+
+  get hashes(): readonly ScramHash[] {
+    return this.#wanted.map(({ hash }) => hash)
+  }
+
+  hashesOf(local: string): readonly ScramHash[] | Promise<readonly ScramHash[]> {
+    if (this.#profiles.uniform) return this.scramHashes
+    const decoy = this.#profiles.decoy(local)
+    return this.#credentials(local).then((doc) => (doc === undefined ? [...decoy.keys()] : hashesIn(doc)))
+  }
+
+  async upgrade(local: string, hash: ScramHash): Promise<KeyUpgrade | undefined> {
+    const info = this.#wanted.find((one) => one.hash === hash)
+    const doc = await this.#read(local)
+    if (info === undefined || doc === undefined || keysOf(doc, info) !== undefined) return undefined
+    const salt = randomBytes(SALT_BYTES)
+    const iterations = this.#iterations
+    return {
+      salt,
+      iterations,
+      bytes: info.bytes,
+      finish: async (salted) => {
+        if (salted.length !== info.bytes) throw new RangeError('wrong length of a salted password')
+        return await this.#addKeys(local, doc, fieldsOf(keysFrom(info, salted, salt, iterations), info), info)
+      },
+    }
+  }
+
+  /** Adds the fields to the account, if it is still the one that `doc` was read of and has no keys of that hash. */
+  async #addKeys(
+    local: string,
+    doc: AccountDoc,
+    fields: AccountDoc,
+    info: HashInfo,
+  ): Promise<'stored' | 'present' | 'changed'> {
+    let outcome: 'stored' | 'present' | 'changed' = 'changed'
+    await this.#profiles.writing({ ...doc, ...fields }, () =>
+      this.#docs.update(local, KEY, (old) => {
+        outcome = 'changed'
+        if (old === undefined || !sameKeys(doc, old)) return old
+        outcome = keysOf(old, info) === undefined ? 'stored' : 'present'
+        return outcome === 'stored' ? indexed({ ...old, ...fields }) : old
+      }),
+    )
+    this.#left(doc)
+    return outcome
+  }
+
+  /** The password is known, for once: whatever hash the account lacks it can have now. */
+  async #complete(local: string, doc: AccountDoc, password: string): Promise<void> {
+    try {
+      let now = doc
+      for (const info of this.#wanted) {
+        if (keysOf(doc, info) !== undefined) continue
+        const keys = await this.#maker.keys(info, password, randomBytes(SALT_BYTES), this.#iterations)
+        const fields = fieldsOf(keys, info)
+        if ((await this.#addKeys(local, now, fields, info)) === 'changed') return
+        now = { ...now, ...fields }
+      }
+    } catch (error) {
+      // the login does not depend on it, and there will be another one
+      if (!(error instanceof Busy)) this.#ctx.log.error('keys cannot be added', { err: error })
+    }
+  }
+
+  /** The document of an account with keys from elsewhere; throws StanzaError. */
+  #imported(keys: ReadonlyMap<ScramHash, ScramKeys>): AccountDoc {
+    const now = this.#ctx.now()
+    let doc: AccountDoc = { created: now, changed: now }
+    for (const info of HASHES) {
+      const given = keys.get(info.hash)
+      if (given === undefined) continue
+      const { salt, iterations, storedKey, serverKey } = given
+      if (
+        salt.length < 1 ||
+        salt.length > MAX_SALT_BYTES ||
+        !(Number.isInteger(iterations) && iterations >= MIN_ITERATIONS && iterations <= MAX_ITERATIONS) ||
+        storedKey.length !== info.bytes ||
+        serverKey.length !== info.bytes
+      )
+        throw new StanzaError('not-acceptable', { text: `not keys of SCRAM-${info.hash}` })
+      doc = { ...doc, ...fieldsOf(given, info) }
+    }
+    if (hashesIn(doc).length === 0) throw new StanzaError('not-acceptable', { text: 'no keys' })
+    return indexed(doc)
   }
 
   list(): AsyncIterable<string> {
@@ -175,7 +311,8 @@ export class Accounts implements AuthService {
     return {
       created: new Date(Number(doc['created'])).toISOString(),
       changed: new Date(Number(doc['changed'])).toISOString(),
-      iterations: keysOf(doc, SHA_256)?.iterations ?? 0,
+      iterations: Math.min(...HASHES.map((info) => keysOf(doc, info)?.iterations ?? Infinity)),
+      hashes: hashesIn(doc).join(', '),
     }
   }
 
@@ -197,7 +334,7 @@ export class Accounts implements AuthService {
     const now = this.#ctx.now()
     let doc: AccountDoc = { created: now, changed: now }
     try {
-      for (const info of HASHES) {
+      for (const info of this.#wanted) {
         const keys = await this.#maker.keys(info, prepared, randomBytes(SALT_BYTES), this.#iterations)
         doc = { ...doc, ...fieldsOf(keys, info) }
       }
@@ -205,13 +342,8 @@ export class Accounts implements AuthService {
       if (error instanceof Busy) throw new StanzaError('resource-constraint', { text: error.message })
       throw error
     }
-    return doc
+    return indexed(doc)
   }
-}
-
-function sameSalt(a: AccountDoc, b: AccountDoc): boolean {
-  const [one, two] = [keysOf(a, SHA_256), keysOf(b, SHA_256)]
-  return one !== undefined && two !== undefined && Buffer.compare(one.salt, two.salt) === 0
 }
 
 /** RFC 8265 §4.2; throws StanzaError. */

@@ -17,6 +17,11 @@ export default defineModule({
     { xep: 438, version: '0.2.0', status: 'partial', note: 'no pepper, no list of refused passwords' },
   ],
   config: c.object({
+    hashes: c
+      .array(c.enum(['SHA-1', 'SHA-256', 'SHA-512']))
+      .min(1)
+      .default(['SHA-1', 'SHA-256', 'SHA-512'])
+      .describe('Hashes that passwords are kept for, each for one kind of SCRAM login'),
     iterations: c
       .number()
       .int()
@@ -25,8 +30,8 @@ export default defineModule({
       .default(10_000)
       .describe('PBKDF2 iterations for new passwords; clients spend them at each login'),
   }),
-  async setup(ctx, { iterations }) {
-    const accounts = new Accounts(ctx, iterations)
+  async setup(ctx, options) {
+    const accounts = new Accounts(ctx, options)
     await accounts.open()
     ctx.provide('auth', accounts)
   },

@@ -14,7 +14,7 @@ export interface HashInfo {
   readonly bytes: number
   readonly suffix: string
 }
-/** The hash that passwords given in clear are checked with. */
+/** The hash that passwords given in clear are checked with, where an account has it. */
 export const SHA_256: HashInfo = { hash: 'SHA-256', node: 'sha256', bytes: 32, suffix: '256' }
 /** All hashes that keys are made for. */
 export const HASHES: readonly HashInfo[] = [
@@ -27,8 +27,11 @@ export const infoOf = (name: ScramHash): HashInfo => HASHES.find((info) => info.
 /** XEP-0438 §6.2. */
 export const SALT_BYTES = 16
 
-/** Stored per account: created, changed (milliseconds since 1970), and per hash iterations, salt, stored and server key. */
-export type AccountDoc = { readonly [field: string]: number | Uint8Array }
+/**
+ * Stored per account: created, changed (milliseconds since 1970), per hash iterations, salt, stored and server key, and for searching
+ * `hashes` and `profile` (see profiles.ts).
+ */
+export type AccountDoc = { readonly [field: string]: number | string | Uint8Array }
 
 /** The keys of one hash, undefined when the account has none. */
 export function keysOf(doc: AccountDoc, { suffix }: HashInfo): ScramKeys | undefined {
@@ -51,6 +54,32 @@ export function fieldsOf(keys: ScramKeys, { suffix }: HashInfo): AccountDoc {
   }
 }
 
+/** The hashes that the account has keys of, in the order of HASHES. */
+export const hashesIn = (doc: AccountDoc): readonly ScramHash[] =>
+  HASHES.filter((info) => keysOf(doc, info) !== undefined).map(({ hash }) => hash)
+
+/** Whether `doc` has all the keys of `earlier`: still the same account and password, if perhaps with more hashes. */
+export function sameKeys(earlier: AccountDoc, doc: AccountDoc): boolean {
+  return HASHES.every((info) => {
+    const [one, two] = [keysOf(earlier, info), keysOf(doc, info)]
+    if (one === undefined) return true
+    return two !== undefined && same(one.salt, two.salt) && same(one.storedKey, two.storedKey)
+  })
+}
+const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.compare(a, b) === 0
+
+/** RFC 5802 §3: the keys from SaltedPassword. */
+export function keysFrom(
+  { node }: HashInfo,
+  salted: Uint8Array,
+  salt: Uint8Array,
+  iterations: number,
+): ScramKeys {
+  const clientKey = createHmac(node, salted).update('Client Key').digest()
+  const serverKey = createHmac(node, salted).update('Server Key').digest()
+  return { salt, iterations, storedKey: digest(node, clientKey, 'buffer'), serverKey }
+}
+
 /** Derivations that run at the same time: half of the thread pool, so that others get on. */
 const MAX_DERIVING = 2
 /** Derivations that may wait. */
@@ -69,13 +98,7 @@ export class KeyMaker {
   /** RFC 5802 §3; the password is prepared. Throws Busy. */
   async keys(info: HashInfo, password: string, salt: Uint8Array, iterations: number): Promise<ScramKeys> {
     const salted = await this.#turn(() => derive(password, salt, iterations, info.bytes, info.node))
-    const clientKey = createHmac(info.node, salted).update('Client Key').digest()
-    return {
-      salt,
-      iterations,
-      storedKey: digest(info.node, clientKey, 'buffer'),
-      serverKey: createHmac(info.node, salted).update('Server Key').digest(),
-    }
+    return keysFrom(info, salted, salt, iterations)
   }
 
   async #turn<T>(work: () => Promise<T>): Promise<T> {

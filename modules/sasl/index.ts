@@ -14,6 +14,7 @@ import type { Mechanism, MechanismEnv, SaslReply } from './mechanism.ts'
 import { plain } from './plain.ts'
 import { scram } from './scram.ts'
 import { Sasl } from './service.ts'
+import { ClaimedHashes } from './claimed.ts'
 
 const NS_CB = 'urn:xmpp:sasl-cb:0'
 const BASE_NAMES = ['EXTERNAL', 'SCRAM-SHA-512', 'SCRAM-SHA-256', 'SCRAM-SHA-1', 'PLAIN'] as const
@@ -85,10 +86,12 @@ export default defineModule({
         if (auth === undefined) throw new Error('no module provides accounts')
         return auth
       },
+      hashes: (s) => claimed.of(s),
     }
+    const claimed = new ClaimedHashes(ctx, env)
     // RFC 6120 §5.3.1: where TLS is mandatory nothing else is offered before it
     const requireTls = config.requireTls || ctx.find('starttls')?.required === true
-    const sasl = new Sasl(ctx, { requireTls, retries: config.retries })
+    const sasl = new Sasl(ctx, env, { requireTls, retries: config.retries })
     const enabled = new Set<string>(config.mechanisms)
     const all: readonly Mechanism[] = [
       external(env),

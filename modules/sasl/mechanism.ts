@@ -2,7 +2,7 @@
  * Types of authentication: what a SASL mechanism is (RFC 4422 §3) and the service that runs one, for every protocol that carries
  * SASL (RFC 6120 §6, XEP-0388). Other modules add mechanisms through `Services['sasl'].register`.
  */
-import type { AuthService, Session, StreamStep, TlsInfo } from '../../server/module.ts'
+import type { AuthService, ScramHash, Session, StreamStep, TlsInfo } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import type { SaslError } from '../../server/xmpp/errors.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
@@ -41,6 +41,8 @@ export interface Mechanism {
   readonly needsTls: boolean
   /** The server chooses the account, so what the client claims to be does not count (XEP-0175). */
   readonly assigns?: boolean
+  /** Who gets through it knows the account's password. */
+  readonly password?: boolean
   /** Asks for no tasks after it (XEP-0484: tokens must work without a human). */
   readonly exempt?: boolean
   /** Whether this stream can use it now; `bindings` are the channel bindings of its connection. */
@@ -99,6 +101,8 @@ export interface SaslService {
   register(mechanism: Mechanism): Disposable
   /** Mechanisms offered to this stream now, strongest first. */
   offers(s: Session, profile: Profile): readonly string[]
+  /** The hashes that the account the client claims to be has keys for, those all have when it claims none; fixed by the header. */
+  hashes(s: Session): readonly ScramHash[]
   /** Channel bindings this connection has. */
   bindings(s: Session): readonly ChannelBinding[]
   /** Whether an exchange of that protocol waits for the client. */
@@ -118,4 +122,6 @@ export interface MechanismEnv {
   readonly host: string
   /** The accounts; looked up when used, since the provider may be reloaded. */
   auth(): AuthService
+  /** See SaslService. */
+  hashes(s: Session): readonly ScramHash[]
 }

@@ -12,6 +12,7 @@ export function plain(env: MechanismEnv, inClear: boolean): Mechanism {
     name: 'PLAIN',
     rank: 10,
     needsTls: !inClear,
+    password: true,
     usable: () => true,
     start: (attempt) => (message) => check(env, attempt, message),
   }

@@ -48,7 +48,8 @@ function mechanism(variant: Variant, rank: number): Mechanism {
     name: `SCRAM-${hash}${plus ? '-PLUS' : ''}`,
     rank,
     needsTls: plus,
-    usable: (_, bindings) => env.auth().scramHashes.includes(hash) && (!plus || bindings.length > 0),
+    password: true,
+    usable: (s, bindings) => env.hashes(s).includes(hash) && (!plus || bindings.length > 0),
     start: (attempt) => (message) => first(variant, attempt, decodeUtf8(message)),
   }
 }

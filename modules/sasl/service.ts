@@ -3,7 +3,7 @@
  * registry of mechanisms, applies what is true for all of them (encryption, limits, identity against the stream header, retries),
  * and tells 'auth:result'. Which element a reply becomes is the business of its callers.
  */
-import type { Ctx, Session, StreamStep, TlsInfo } from '../../server/module.ts'
+import type { Ctx, ScramHash, Session, StreamStep, TlsInfo } from '../../server/module.ts'
 import { type SaslCondition, SaslError } from '../../server/xmpp/errors.ts'
 import { type JID, makeJid, tryJid } from '../../server/xmpp/jid.ts'
 import { decodeBase64, encodeBase64, prepareLocal } from './encoding.ts'
@@ -11,6 +11,7 @@ import type {
   Attempt,
   ChannelBinding,
   Mechanism,
+  MechanismEnv,
   Profile,
   SaslReply,
   SaslRequest,
@@ -105,6 +106,7 @@ class Exchange implements Attempt {
 /** The service of one host. */
 export class Sasl implements SaslService {
   readonly #ctx: Ctx
+  readonly #env: MechanismEnv
   readonly #policy: Policy
   readonly #mechanisms = new Map<string, Mechanism>()
   /** Sorted for offers. */
@@ -114,8 +116,9 @@ export class Sasl implements SaslService {
   readonly #logins: { add(n?: number): void }
   readonly #failures: { add(n?: number): void }
 
-  constructor(ctx: Ctx, policy: Policy) {
+  constructor(ctx: Ctx, env: MechanismEnv, policy: Policy) {
     this.#ctx = ctx
+    this.#env = env
     this.#logins = ctx.metrics.counter('logins', 'Successful logins')
     this.#failures = ctx.metrics.counter('failures', 'Failed attempts to log in, whatever the reason')
     this.#policy = policy
@@ -147,6 +150,10 @@ export class Sasl implements SaslService {
         names.push(mechanism.name)
     }
     return names
+  }
+
+  hashes(s: Session): readonly ScramHash[] {
+    return this.#env.hashes(s)
   }
 
   bindings(s: Session): readonly ChannelBinding[] {

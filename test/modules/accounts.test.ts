@@ -126,6 +126,7 @@ describe('accounts: passwords', () => {
       created: '2026-01-01T00:00:00.000Z',
       changed: '2026-01-01T00:00:05.000Z',
       iterations: 4096,
+      hashes: 'SHA-1, SHA-256, SHA-512',
     })
     expect(changed).to.deep.equal(['juliet@example.org'])
     expect(await refusal(auth.setPassword('nobody', 'n3w password'))).to.equal('item-not-found')
@@ -208,6 +209,7 @@ describe('accounts: decoys (RFC 6120 §6.5.10)', () => {
     const store = await openMemory()
     const counts = async (iterations: number): Promise<Map<number, number>> => {
       await using host = await start(iterations, { store })
+      await host.service('auth').create(`user-${iterations}`, 'r0m30myr0m30')
       const found = new Map<number, number>()
       for (let i = 0; i < 200; i++) {
         const [one, two] = (['SHA-1', 'SHA-512'] as const).map(

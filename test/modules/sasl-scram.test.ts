@@ -39,7 +39,7 @@ async function dialogue(opts: {
     scramKeys: async (local) => (local === 'user' ? keys : undefined),
     decoyKeys: () => keys,
   }
-  const env = { host: 'example.org', auth: () => auth as AuthService }
+  const env = { host: 'example.org', auth: () => auth as AuthService, hashes: () => [opts.hash] }
   const name = `SCRAM-${opts.hash}${opts.plus === true ? '-PLUS' : ''}`
   const mechanism = scram(env, opts.protect === true, () => opts.serverNonce).find((m) => m.name === name)
   const attempt: Partial<Attempt> = {
