@@ -41,6 +41,7 @@ export interface StanzaChains {
   readonly clientIn: Chain<StanzaEvent>
   readonly accountIn: Chain<StanzaEvent>
   readonly accountOffline: Chain<StanzaEvent>
+  readonly accountStored: Chain<StanzaEvent>
   readonly clientOut: Chain<StanzaEvent>
   readonly remoteIn: Chain<StanzaEvent>
   readonly remoteOut: Chain<StanzaEvent>
@@ -81,6 +82,7 @@ export class Host implements SessionTable {
       clientIn: this.hooks.chain('client:in'),
       accountIn: this.hooks.chain('account:in'),
       accountOffline: this.hooks.chain('account:offline'),
+      accountStored: this.hooks.chain('account:stored'),
       clientOut: this.hooks.chain('client:out'),
       remoteIn: this.hooks.chain('remote:in'),
       remoteOut: this.hooks.chain('remote:out'),

@@ -107,6 +107,10 @@ export interface Bound extends Session {
   }
   /** Resolves when all of them are handled; undefined: they are. */
   readonly pending: Promise<void> | undefined
+  /** What a keeper counts; undefined: nobody does. */
+  readonly output: OutputCount | undefined
+  /** When anything was received from the client, if only a space; milliseconds since 1970. */
+  readonly heardAt: number
   /**
    * Counts output and keeps the session when its stream is lost (XEP-0198); one for each session. Within Bind 2 it is told what
    * waits for the client to learn its address.
@@ -117,8 +121,13 @@ export interface Bound extends Session {
   /** Ends a session that has no stream now. */
   end(reason: string): void
 }
+/** Stanzas for a client since they are counted, and how many of them it has confirmed. */
+export interface OutputCount {
+  readonly sentCount: number
+  readonly confirmedCount: number
+}
 /** Holds what was sent to a client until the client has confirmed it. */
-export interface Keeper {
+export interface Keeper extends OutputCount {
   /** A stanza for the client, in order, also while there is no stream. The element may be part of a larger input: keep its text. */
   sent(stanza: Element): void
   /** The stream is gone; reason as in 'session:closed'. True: the session stays until it is resumed or `end` is called. */

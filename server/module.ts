@@ -192,6 +192,8 @@ export interface Hooks {
   'account:in': StanzaEvent
   /** A message that no session took: offline store, push. A verdict `stop` says it was taken care of. */
   'account:offline': StanzaEvent
+  /** A message that no session took, after a module has taken care of it (phases copy and observe). */
+  'account:stored': StanzaEvent
   /** To one session, before its queue. */
   'client:out': StanzaEvent
   'remote:in': StanzaEvent

@@ -235,12 +235,15 @@ export class Router {
     const chain = host.chains.accountOffline
     const verdict = chain.run(e, chain.message)
     return verdict instanceof Promise
-      ? verdict.then((v) => this.#afterOffline(e, v))
-      : this.#afterOffline(e, verdict)
+      ? verdict.then((v) => this.#afterOffline(host, e, v))
+      : this.#afterOffline(host, e, verdict)
   }
 
-  #afterOffline(e: StanzaEvent, verdict: Verdict): Done {
-    return verdict === undefined ? this.#unavailable(e) : this.#stopped(e, verdict)
+  #afterOffline(host: Host, e: StanzaEvent, verdict: Verdict): Done {
+    if (verdict === undefined) return this.#unavailable(e)
+    if ('bounce' in verdict) return this.#stopped(e, verdict)
+    const { accountStored } = host.chains
+    return accountStored.runAfter(accountStored.message, e)
   }
 
   // ---- presence: RFC 6121 §8.5.2.1.2, §8.5.3 ----

@@ -13,6 +13,7 @@ import { Lane } from './lane.ts'
 import type {
   Bound,
   Keeper,
+  OutputCount,
   Session,
   StanzaEvent,
   StreamState,
@@ -129,7 +130,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
         return this.bound
     }
   }
-
   /** Narrows to a session with a full JID. */
   isBound(): this is BoundClient {
     return this.bound
@@ -141,7 +141,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   flag(name: string): string | boolean | undefined {
     return this.#flags?.get(name)
   }
-
   setPresence(presence: Element | undefined): void {
     this.presence = presence
     // RFC 6121 §4.7.2.3: zero when not given; the presence module has refused what is no number
@@ -160,7 +159,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   errorHeader(): HeaderAttrs {
     return this.#driver.errorHeader(this)
   }
-
   /** One first-level element. */
   element(element: Element): void {
     this.#inbox.add(element)
@@ -169,7 +167,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   inputEnded(done: () => void): void {
     this.#inbox.ended(done)
   }
-
   /** Forgets what was received and not yet looked at (STARTTLS, the end of the stream). */
   clearInbox(): void {
     this.#inbox.clear()
@@ -178,7 +175,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   take(element: Element): void | Promise<void> {
     return this.#isStanza(element) ? this.#stanza(element) : this.#driver.negotiate(this, element)
   }
-
   #isStanza(element: Element): boolean {
     return this.bound && element.ns === NS.CLIENT && kind(element) !== undefined
   }
@@ -273,6 +269,12 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
     this.#keeper = keeper
     if (keeper === undefined) return
     for (const element of this.#corked ?? []) if (kind(element) !== undefined) keeper.sent(element)
+  }
+  get output(): OutputCount | undefined {
+    return this.#keeper
+  }
+  get heardAt(): number {
+    return this.stream.lastReceivedAt
   }
   get connected(): boolean {
     return this.stream.open
@@ -376,7 +378,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
     this.stream.detach(new StreamError('conflict'))
     return this.#inbox.working ?? this.pending
   }
-
   /** Takes the stream of a fresh session; nothing is written or worked on until `goOn`. */
   takeStream(fresh: ClientSession): void {
     this.stream = fresh.stream
@@ -385,7 +386,6 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
     this.#silent = true
     this.#inbox.takeFrom(fresh.#inbox)
   }
-
   /** The stream it was to go on with is gone before that: kept, or over. */
   lost(): void {
     if (this.#keeper?.keep('lost') !== true) this.end('lost')

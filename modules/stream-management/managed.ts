@@ -49,6 +49,13 @@ export class Managed implements Keeper {
     return Math.max(0, this.session.input.handled - this.#base) % 2 ** 32
   }
 
+  get sentCount(): number {
+    return this.queue.total + this.queue.length
+  }
+  get confirmedCount(): number {
+    return this.queue.total
+  }
+
   sent(stanza: Element): void {
     if (this.session.connected) this.queue.push(stanza, this.#owner.now())
     else this.queue.wait(stanza, this.#owner.now())

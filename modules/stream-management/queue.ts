@@ -54,6 +54,10 @@ export class Queue {
   get confirmed(): number {
     return this.#total % COUNTS
   }
+  /** Stanzas confirmed since the beginning. */
+  get total(): number {
+    return this.#total
+  }
   /** What 'h' is when everything that was sent is confirmed. */
   get sent(): number {
     return (this.#total + this.length - this.#unsent) % COUNTS
