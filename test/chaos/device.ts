@@ -1,22 +1,16 @@
 /**
  * A device as a good client is: stream management with resumption (XEP-0198), carbons, and the archive from the last message it knows on.
- * It sends what was not acknowledged again with the same origin-id, whatever happened to its connection.
+ * It sends what was not acknowledged again with the same origin-id, whatever happened to its connection, and what came back with an error.
+ * A simple one knows neither carbons nor archives; a reader does nothing but read its archive.
  */
-import { escapeXML } from 'ltx'
 import type { Element } from '../helpers/xml.ts'
+import { Outbox } from './outbox.ts'
 import type { Arrival, DeviceLog, Message } from './ledger.ts'
 import { Link, type Ports } from './link.ts'
+import { type Credentials, login, Refused, type Way, type Welcome } from './login.ts'
+import * as text from './texts.ts'
 
-const NS_SM = 'urn:xmpp:sm:3'
-const NS_CARBONS = 'urn:xmpp:carbons:2'
-const NS_MAM = 'urn:xmpp:mam:2'
-const NS_FORWARD = 'urn:xmpp:forward:0'
-const NS_SID = 'urn:xmpp:sid:0'
-const NS_RSM = 'http://jabber.org/protocol/rsm'
-const PAGE = 20
-/** Messages after which the device asks the server how far it is. */
-const ASK_EVERY = 4
-const RETRY_MS = 50
+const RETRY_MS = 40
 
 /** All devices of one run share it. */
 export interface World {
@@ -24,34 +18,38 @@ export interface World {
   readonly password: string
   /** Where the server is; undefined while there is none. */
   ports(): Ports | undefined
-  note(text: string): void
-  readonly counts: { resumed: number; fresh: number; resent: number; bounced: number }
+  /** The store fails, or has failed since the server was started: errors are to be expected. */
+  faulty(): boolean
+  note(line: string): void
+  trace(line: string): void
+  readonly counts: Record<'resumed' | 'fresh' | 'resent' | 'bounced' | 'tokens' | 'doubtful', number>
 }
 
-/** A stanza of ours that the server has not acknowledged. */
-interface Unconfirmed {
-  readonly xml: string
-  readonly message: boolean
-}
+/** What a device is. */
+export type Sort = 'full' | 'simple' | 'reader'
 
 /** One device of one account. */
 export class Device implements DeviceLog {
   readonly name: string
   readonly account: string
-  readonly jid: string
+  readonly sort: Sort
   readonly sessions: Arrival[][] = []
-  readonly #resource: string
+  /** Of a simple one: see DeviceLog. */
+  excused = 0
+  /** Its full address now. */
+  jid: string
+  /** It is to stay away. */
+  away = false
+  readonly #who: Credentials
   readonly #world: World
-  readonly #tls: boolean
+  readonly #outbox: Outbox
   #link: Link | undefined
+  /** The server may still have a session of it. */
+  #lingers = false
   #online = false
-  #stopped = false
-  /** Sent in this session, or to be sent in the next, oldest first. */
-  #unconfirmed: Unconfirmed[] = []
-  #confirmed = 0
+  #stopped = true
   #received = 0
   #id: string | undefined
-  #sinceAsked = 0
   #queries = 0
   /** Up to here it has everything. */
   #synced: string | undefined
@@ -60,25 +58,39 @@ export class Device implements DeviceLog {
   #catchingUp = ''
   readonly #wakers = new Set<() => void>()
 
-  constructor(world: World, account: string, resource: string, tls: boolean) {
+  constructor(world: World, account: string, resource: string, way: Way, sort: Sort = 'full') {
     this.#world = world
     this.account = account
-    this.#resource = resource
+    this.sort = sort
     this.name = `${account}/${resource}`
     this.jid = `${account}@${world.domain}/${resource}`
-    this.#tls = tls
+    const agent = crypto.randomUUID()
+    this.#who = { way, account, password: world.password, resource, agent, token: undefined }
+    this.#outbox = new Outbox(world, this.name, (xml) => this.#write(xml))
   }
 
-  /** Connected, and knows all that was in the archive when it came. */
-  get settled(): boolean {
-    return this.#online && this.#catchingUp === '' && !this.#unconfirmed.some((stanza) => stanza.message)
-  }
-  /** Stanzas that were not acknowledged. */
-  get unconfirmed(): number {
-    return this.#unconfirmed.length
+  get simple(): boolean {
+    return this.sort === 'simple'
   }
   get online(): boolean {
     return this.#online
+  }
+  /** Connected, knows all that was in the archive when it came, and all it sent was handled. */
+  get settled(): boolean {
+    return (
+      this.#online &&
+      (this.#available || this.sort === 'reader') &&
+      this.#catchingUp === '' &&
+      !this.#outbox.messagesOpen
+    )
+  }
+  /** Stanzas that were not acknowledged. */
+  get unconfirmed(): number {
+    return this.#outbox.open
+  }
+  /** A process that is killed now may have something for it that nobody else sends. */
+  get attached(): boolean {
+    return this.#link !== undefined || this.#lingers
   }
 
   /** Resolves when `test` holds, which is asked whenever something happens here. */
@@ -100,37 +112,21 @@ export class Device implements DeviceLog {
 
   // ---- sending
 
-  send({ n }: Message, to: string): void {
-    const id = `chaos-${n}`
-    this.#push(
-      `<message type='chat' to='${escapeXML(to)}' id='${id}'><body>${n}</body><origin-id xmlns='${NS_SID}' id='${id}'/></message>`,
-      true,
-    )
+  send(message: Message, to: string): void {
+    this.#outbox.message(message, text.message(message, to))
   }
 
-  /** Asks the server how much it has handled. */
+  /** Asks the server how much it has handled; and again for what failed. */
   request(): void {
-    if (this.#online) this.#link?.write(`<r xmlns='${NS_SM}'/>`)
-  }
-
-  #push(xml: string, message: boolean): void {
-    this.#unconfirmed.push({ xml, message })
     if (!this.#online) return
-    this.#link?.write(xml)
-    if (++this.#sinceAsked >= ASK_EVERY) {
-      this.#sinceAsked = 0
-      this.request()
-    }
+    this.#outbox.ask()
+    if (!this.#available && this.sort !== 'reader' && this.#world.faulty()) this.#outbox.other('<presence/>')
   }
 
-  #confirm(h: number): void {
-    const count = h - this.#confirmed
-    if (count < 0 || count > this.#unconfirmed.length)
-      this.#world.note(
-        `wrong h: ${this.name} was told ${h}, had ${this.#confirmed} and ${this.#unconfirmed.length} more`,
-      )
-    this.#unconfirmed.splice(0, count)
-    this.#confirmed = h
+  #write(xml: string): boolean {
+    if (!this.#online) return false
+    this.#link?.write(xml)
+    return true
   }
 
   // ---- connections
@@ -138,19 +134,27 @@ export class Device implements DeviceLog {
   /** Keeps connected until told to stop; tries again while there is no server. */
   connect(): void {
     this.#stopped = false
+    this.away = false
     this.#try()
   }
 
+  /** The next session is a new one. */
+  forget(): void {
+    this.#id = undefined
+  }
+
   #try(): void {
-    if (this.#stopped || this.#link !== undefined) return
+    if (this.#stopped || this.away || this.#link !== undefined) return
     const ports = this.#world.ports()
     if (ports === undefined) return this.#later(RETRY_MS)
-    const link = new Link(ports, this.#world.domain, this.#tls)
+    const trace = (line: string): void => this.#world.trace(`${this.name} ${line}`)
+    const link = new Link(ports, this.#world.domain, this.#who.way !== 'classic', trace)
     this.#link = link
     link.onElement = (element) => this.#element(element)
     link.onEnd = () => this.#lost(link)
     this.#login(link).catch((error: unknown) => {
-      if (!link.over && error instanceof Error) this.#world.note(`login of ${this.name}: ${error.message}`)
+      const told = error instanceof Refused ? !this.#world.faulty() : !link.over
+      if (told) this.#world.note(`login of ${this.name}: ${String(error)}`)
       link.cut()
     })
   }
@@ -164,7 +168,7 @@ export class Device implements DeviceLog {
   }
 
   #later(ms: number): void {
-    setTimeout(() => this.#try(), ms)
+    if (Number.isFinite(ms)) setTimeout(() => this.#try(), ms)
   }
 
   /** Breaks the connection, which comes back after `ms`. */
@@ -175,16 +179,26 @@ export class Device implements DeviceLog {
     this.#online = false
     link.onElement = () => undefined
     if (how === 'cut') link.cut()
-    else if (how === 'half-open') link.freeze(ms + 3000)
+    else if (how === 'half-open') link.freeze(1000 + (Number.isFinite(ms) ? ms : 0))
     else if (how === 'torn') {
       // Not the whole of it: what was sent so far is no stanza.
-      const last = this.#unconfirmed.at(-1)?.xml ?? '<presence><status>away</status></presence>'
+      const last = this.#outbox.newest ?? '<presence><status>away</status></presence>'
       link.cut(last.slice(0, 1 + Math.floor(last.length / 2)))
     } else {
       this.#id = undefined // it said goodbye
+      const sessions = this.sessions.length
+      link.onClosed = () => {
+        if (this.sessions.length === sessions) this.#lingers = false
+      }
       link.close()
     }
     this.#later(ms)
+  }
+
+  /** The process of the server is gone, and with it all sessions. `sent`: it was killed, so many messages were sent before. */
+  serverEnded(sent: number | undefined): void {
+    if (sent !== undefined && this.simple && this.attached) this.excused = sent
+    this.#lingers = false
   }
 
   stop(): void {
@@ -192,70 +206,50 @@ export class Device implements DeviceLog {
     const link = this.#link
     this.#link = undefined
     this.#online = false
+    this.#id = undefined
     if (link === undefined) return
     link.onElement = () => undefined
     link.close()
   }
 
   async #login(link: Link): Promise<void> {
-    const { password } = this.#world
-    await link.header()
-    const auth = Buffer.from(`\0${this.account}\0${password}`).toString('base64')
-    await expectName(
-      link.ask(`<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>${auth}</auth>`),
-      'success',
-    )
-    await link.header()
-    if (this.#id !== undefined && (await this.#resume(link, this.#id))) return
-    await this.#bind(link)
+    const former = this.#id === undefined ? undefined : { id: this.#id, h: this.#received }
+    if (this.#who.token !== undefined) this.#world.counts.tokens++
+    const welcome = await login(link, this.#who, former)
+    if (welcome.h !== undefined) this.#outbox.confirm(welcome.h)
+    if (welcome.resumed) this.#world.counts.resumed++
+    else this.#begin(welcome)
+    this.#online = true
+    this.#outbox.again()
+    link.ready()
+    this.#outbox.ask()
+    if (!welcome.resumed) this.#start()
+    this.#wake()
   }
 
-  async #resume(link: Link, id: string): Promise<boolean> {
-    const answer = await link.ask(`<resume xmlns='${NS_SM}' previd='${id}' h='${this.#received}'/>`)
-    const h = answer.attrs['h']
-    if (h !== undefined) this.#confirm(Number(h))
-    if (answer.name === 'failed') {
-      this.#id = undefined
-      return false
-    }
-    if (answer.name !== 'resumed') throw new Error(`<${answer.name}/> in answer to resume`)
-    this.#world.counts.resumed++
-    this.#up(link)
-    return true
-  }
-
-  async #bind(link: Link): Promise<void> {
-    const iq = `<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>${this.#resource}</resource></bind></iq>`
-    const bound = await expectName(link.ask(iq), 'iq')
-    if (bound.attrs['type'] !== 'result') throw new Error(`not bound: ${bound.toString()}`)
+  /** A new session. */
+  #begin(welcome: Welcome): void {
     this.sessions.push([])
+    this.#lingers = true
+    this.jid = welcome.jid
+    this.#id = welcome.id
     this.#newestLive = undefined
     this.#available = false
-    this.#catchingUp = 'soon'
-    this.#unconfirmed = this.#unconfirmed.filter((stanza) => stanza.message)
-    this.#confirmed = 0
-    this.#world.counts.fresh++
-    let enabled = await link.ask(`<enable xmlns='${NS_SM}' resume='true'/>`)
-    // What is for exactly this resource may come before; it is not counted.
-    for (; enabled.name === 'message'; enabled = await link.next()) this.#message(enabled)
-    if (enabled.name !== 'enabled') throw new Error(`not enabled: ${enabled.toString()}`)
-    this.#id = enabled.attrs['id']
+    this.#catchingUp = this.simple ? '' : 'soon'
     this.#received = 0
-    this.#up(link)
-    this.#push(`<iq type='set' id='carbons'><enable xmlns='${NS_CARBONS}'/></iq>`, false)
-    // Says that it reads the archive, so that nothing stored comes by itself; the pages come when it is available.
-    this.#push(query('first', `<max>0</max>`), false)
-    this.#push('<presence/>', false)
-    this.catchUp()
+    this.#world.counts.fresh++
+    this.#outbox.newSession(welcome.h !== undefined)
+    for (const message of welcome.early) this.#message(message)
   }
 
-  #up(link: Link): void {
-    this.#online = true
-    for (const { xml } of this.#unconfirmed) link.write(xml)
-    this.#world.counts.resent += this.#unconfirmed.filter((stanza) => stanza.message).length
-    link.ready()
-    this.request()
-    this.#wake()
+  #start(): void {
+    if (this.sort === 'full') {
+      if (this.#who.way === 'classic') this.#outbox.other(text.carbons)
+      // Says that it reads the archive, so that nothing stored comes by itself; the pages come when it is available.
+      this.#outbox.other(text.query('first', undefined, 0))
+    }
+    if (this.sort !== 'reader') this.#outbox.other('<presence/>')
+    this.catchUp()
   }
 
   // ---- the archive
@@ -263,78 +257,70 @@ export class Device implements DeviceLog {
   /** Asks for what is new in the archive. */
   catchUp(): void {
     this.#catchingUp = `${this.name} ${++this.#queries}`
-    this.#page()
+    if (this.simple) this.#outbox.other(text.ping(this.#catchingUp, this.#world.domain))
+    else this.#outbox.other(text.query(this.#catchingUp, this.#synced))
   }
 
-  #page(): void {
-    const after = this.#synced === undefined ? '' : `<after>${escapeXML(this.#synced)}</after>`
-    this.#push(query(this.#catchingUp, `<max>${PAGE}</max>${after}`), false)
-  }
-
-  #fin(iq: Element): void {
-    const fin = iq.getChild('fin', NS_MAM)
-    if (iq.attrs['type'] !== 'result' || fin === undefined) {
-      this.#world.note(`archive: ${this.name} got ${iq.toString()}`)
+  #answer(iq: Element): void {
+    const { type, id } = iq.attrs
+    if (type === 'error') {
+      if (!this.#world.faulty()) this.#world.note(`an error for ${this.name}: ${iq.toString()}`)
+      const online = this.#link
+      setTimeout(() => {
+        if (this.#link !== online || !this.#online) return
+        if (id === 'carbons') this.#outbox.other(text.carbons)
+        else if (id === 'first') this.#outbox.other(text.query('first', undefined, 0))
+        else if (id === this.#catchingUp) this.catchUp()
+      }, 200)
+    } else if (id === this.#catchingUp && id !== '') {
+      const { last, complete } = this.simple ? { last: undefined, complete: true } : text.page(iq)
+      this.#synced = last ?? this.#synced
+      if (!complete) return this.catchUp()
+      this.#synced = this.#newestLive ?? this.#synced
       this.#catchingUp = ''
-      return
     }
-    const last = fin.getChild('set', NS_RSM)?.getChildText('last', NS_RSM)
-    this.#synced = last ?? this.#synced
-    if (fin.attrs['complete'] !== 'true') return this.#page()
-    this.#synced = this.#newestLive ?? this.#synced
-    this.#catchingUp = ''
   }
 
   // ---- what comes
 
   #element(element: Element): void {
-    if (element.getNS() === NS_SM) this.#management(element)
-    else if (['message', 'iq', 'presence'].includes(element.name)) {
+    if (element.getNS() === text.NS_SM) {
+      if (element.name === 'r') this.#link?.write(`<a xmlns='${text.NS_SM}' h='${this.#received}'/>`)
+      else if (element.name === 'a') this.#outbox.confirm(Number(element.attrs['h']))
+    } else if (['message', 'iq', 'presence'].includes(element.name)) {
       this.#received = (this.#received + 1) % 2 ** 32
       if (element.name === 'message') this.#message(element)
       else if (element.name === 'iq') this.#iq(element)
-      else if (element.attrs['from'] === this.jid) this.#available = true // RFC 6121 §4.2.2
+      else if (element.attrs['from'] === this.jid && element.attrs['type'] === undefined)
+        this.#available = true // RFC 6121 §4.2.2
     }
     this.#wake()
   }
 
-  #management(element: Element): void {
-    if (element.name === 'r') this.#link?.write(`<a xmlns='${NS_SM}' h='${this.#received}'/>`)
-    else if (element.name === 'a') this.#confirm(Number(element.attrs['h']))
-  }
-
   #iq(iq: Element): void {
-    if (iq.attrs['id'] === this.#catchingUp && this.#catchingUp !== '') this.#fin(iq)
-    else if (iq.attrs['type'] === 'get')
-      this.#push(
-        `<iq type='result' id='${escapeXML(iq.attrs['id'] ?? '')}' to='${escapeXML(iq.attrs['from'] ?? '')}'/>`,
-        false,
-      )
+    if (iq.attrs['type'] === 'get') this.#outbox.other(text.result(iq))
+    else this.#answer(iq)
   }
 
   #message(message: Element): void {
     const own = [`${this.account}@${this.#world.domain}`, undefined].includes(message.attrs['from'])
-    const result = message.getChild('result', NS_MAM)
-    if (own && result !== undefined) {
-      if (result.attrs['queryid'] === this.#catchingUp)
-        this.#note(forwarded(result), result.attrs['id'] ?? '', false)
+    const found = own ? text.fromArchive(message) : undefined
+    if (found !== undefined) {
+      if (found.query === this.#catchingUp) this.#note(found.message, found.id, false)
       return
     }
-    const copy = message.getChild('sent', NS_CARBONS) ?? message.getChild('received', NS_CARBONS)
-    const inner = own && copy !== undefined ? forwarded(copy) : message
-    if (inner?.attrs['type'] === 'error') {
-      this.#world.counts.bounced++
-      this.#world.note(`bounced: ${inner.toString()}`)
+    const copy = own ? text.carbonOf(message) : undefined
+    const inner = copy ?? message
+    if (inner.attrs['type'] === 'error') {
+      if (copy === undefined) this.#outbox.bounced(text.numberOf(inner) ?? 0, inner.toString())
       return
     }
-    const by = `${this.account}@${this.#world.domain}`
-    const ids = inner?.getChildren('stanza-id', NS_SID).filter((id) => id.attrs['by'] === by) ?? []
-    this.#note(inner, ids[0]?.attrs['id'] ?? '', true)
+    this.#note(inner, text.idBy(inner, `${this.account}@${this.#world.domain}`), true)
   }
 
   #note(message: Element | undefined, id: string, live: boolean): void {
-    const n = Number(message?.getChild('body', 'jabber:client')?.getText() ?? Number.NaN)
-    if (Number.isNaN(n)) return
+    const n = text.numberOf(message)
+    if (n === undefined) return
     this.sessions.at(-1)?.push({ n, id, live, covered: this.#available })
     if (!live || id === '') return
     this.#newestLive = id
@@ -344,18 +330,4 @@ export class Device implements DeviceLog {
   #wake(): void {
     for (const check of this.#wakers) check()
   }
-}
-
-function query(id: string, set: string): string {
-  return `<iq type='set' id='${id}'><query xmlns='${NS_MAM}' queryid='${id}'><set xmlns='${NS_RSM}'>${set}</set></query></iq>`
-}
-
-function forwarded(wrapper: Element): Element | undefined {
-  return wrapper.getChild('forwarded', NS_FORWARD)?.getChild('message', 'jabber:client')
-}
-
-async function expectName(answer: Promise<Element>, name: string): Promise<Element> {
-  const element = await answer
-  if (element.name !== name) throw new Error(`<${element.name}/> came, not <${name}/>: ${element.toString()}`)
-  return element
 }

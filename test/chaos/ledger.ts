@@ -1,7 +1,13 @@
 /**
- * What was sent, and what each account and device has in the end: counts of what must not be. Messages are known by the number in their
- * body, places in an archive by the stanza-id (XEP-0359).
+ * What was sent, and what each account and device has: counts of what must not be. Messages are known by the number in their id, places in an
+ * archive by the stanza-id (XEP-0359). Looks at what is new since the last time, so that a long run costs no more for each round.
  */
+
+/**
+ * What a message is. text: with an origin-id. bare: without one, so that nobody can know it again. receipt, marker: without a body.
+ * transient: with <no-store/>, for those who are there now.
+ */
+export type Kind = 'text' | 'bare' | 'receipt' | 'marker' | 'transient'
 
 /** One message, as its sender made it. */
 export interface Message {
@@ -11,6 +17,15 @@ export interface Message {
   readonly to: string
   /** Name of the device that sends it. */
   readonly device: string
+  readonly kind?: Kind
+  /** To a full address: comes to that device even before it is available. */
+  readonly direct?: boolean
+  /** Its sender waits to be told that it was handled. */
+  open?: boolean
+  /** Its sender cannot know what became of it, and has not sent it again. */
+  doubtful?: boolean
+  /** It came back with an error and was sent again, behind newer ones. */
+  again?: boolean
 }
 
 /** Something that came to a device. */
@@ -28,6 +43,10 @@ export interface DeviceLog {
   readonly name: string
   readonly account: string
   readonly sessions: readonly (readonly Arrival[])[]
+  /** It knows nothing of archives and carbons: gets what comes to the account, live or from the offline store. */
+  readonly simple?: boolean
+  /** Of a simple one: numbers up to here may have been on their way to it in a process that was killed. */
+  readonly excused?: number
 }
 
 /** An entry of an archive. */
@@ -54,105 +73,217 @@ export interface Faults {
   missing: number
   /** Entries that a device did not get live between two that it did get in one session. */
   'missing carbons': number
+  /** Messages in an archive that were not to be stored. */
+  leaked: number
 }
 
-/** Compares. `notes` gets a line for each fault. */
+/** None of each. */
+export const noFaults = (): Faults => ({
+  lost: 0,
+  duplicated: 0,
+  twice: 0,
+  strange: 0,
+  reordered: 0,
+  overtaken: 0,
+  missing: 0,
+  'missing carbons': 0,
+  leaked: 0,
+})
+
+interface Account {
+  readonly entries: Archived[]
+  readonly byId: Map<string, number>
+  readonly numbers: Set<number>
+  /** The newest of each order that must hold. */
+  readonly newest: Map<string, number>
+}
+interface Session {
+  seen: number
+  first: number | undefined
+  last: number
+  scanned: number
+  readonly live: Set<number>
+  readonly transient: Set<number>
+}
+interface Device {
+  readonly known: Set<number>
+  readonly everLive: Set<number>
+  readonly sessions: Session[]
+  checked: number
+}
+
+/** The books of one run. */
+export class Ledger {
+  readonly faults = noFaults()
+  readonly #sent: ReadonlyMap<number, Message>
+  readonly #notes: string[]
+  readonly #accounts = new Map<string, Account>()
+  readonly #devices = new Map<string, Device>()
+  #known = 0
+  readonly #unchecked = new Set<Message>()
+
+  /** `sent` grows; `notes` gets a line for each fault. */
+  constructor(sent: ReadonlyMap<number, Message>, notes: string[]) {
+    this.#sent = sent
+    this.#notes = notes
+  }
+
+  #fault(kind: keyof Faults, note: string): void {
+    this.faults[kind]++
+    this.#notes.push(`${kind}: ${note}`)
+  }
+
+  #account(name: string): Account {
+    let account = this.#accounts.get(name)
+    if (account === undefined) {
+      account = { entries: [], byId: new Map(), numbers: new Set(), newest: new Map() }
+      this.#accounts.set(name, account)
+    }
+    return account
+  }
+
+  /** Entries that are new in an archive, in its order. */
+  archived(name: string, entries: readonly Archived[]): void {
+    const account = this.#account(name)
+    for (const { n, id } of entries) {
+      account.byId.set(id, account.entries.push({ n, id }) - 1)
+      const message = this.#sent.get(n)
+      if (message === undefined) this.#fault('strange', `${name} has number ${n}, which nobody sent`)
+      else if (account.numbers.has(n))
+        this.#fault('duplicated', `${n} again in the archive of ${name}, as ${id}`)
+      else if (message.kind === 'transient') this.#fault('leaked', `${n} is in the archive of ${name}`)
+      else this.#inOrder(name, account, message)
+      account.numbers.add(n)
+    }
+  }
+
+  #inOrder(name: string, { newest }: Account, message: Message): void {
+    if (message.again === true) return
+    // RFC 6120 §10.1: in order between two entities. Of an account's own archive more can be said, but for messages to itself: they are
+    // archived on their way in, where they are delivered.
+    const keys = [`${message.device} ${message.to}`]
+    if (message.from === name && message.to !== name) keys.push(message.device)
+    for (const key of keys) {
+      const last = newest.get(key) ?? 0
+      if (last > message.n) {
+        const other = this.#sent.get(last)?.to ?? ''
+        this.#fault(
+          'overtaken',
+          `${message.n} of ${message.device} (to ${message.to}) after ${last} (to ${other}) in the archive of ${name}`,
+        )
+      } else newest.set(key, message.n)
+    }
+  }
+
+  /** At rest: everything is acknowledged and archived, and those `devices` have what they are to have; `others` may still lack something. */
+  check(devices: readonly DeviceLog[], others: readonly DeviceLog[] = []): void {
+    while (this.#known < this.#sent.size) {
+      const message = this.#sent.get(++this.#known)
+      if (message !== undefined && message.kind !== 'transient') this.#unchecked.add(message)
+    }
+    for (const message of this.#unchecked) {
+      const { n, from, to } = message
+      if (message.open === true) continue
+      this.#unchecked.delete(message)
+      for (const name of message.doubtful === true ? [] : new Set([from, to]))
+        if (this.#accounts.has(name) && !this.#account(name).numbers.has(n))
+          this.#fault('lost', `${n} from ${from} to ${to} is not in the archive of ${name}`)
+    }
+    for (const device of [...devices, ...others]) this.#read(device)
+    for (const device of devices) this.#complete(device)
+  }
+
+  #device(name: string): Device {
+    let device = this.#devices.get(name)
+    if (device === undefined) {
+      device = { known: new Set(), everLive: new Set(), sessions: [], checked: 0 }
+      this.#devices.set(name, device)
+    }
+    return device
+  }
+
+  #read(log: DeviceLog): void {
+    const state = this.#device(log.name)
+    const account = this.#account(log.account)
+    for (const [i, arrivals] of log.sessions.entries()) {
+      const session = (state.sessions[i] ??= {
+        seen: 0,
+        first: undefined,
+        last: -1,
+        scanned: 0,
+        live: new Set(),
+        transient: new Set(),
+      })
+      for (; session.seen < arrivals.length; session.seen++) {
+        const arrival = arrivals[session.seen]
+        if (arrival !== undefined) this.#arrived(log, state, session, account, arrival)
+      }
+      if (log.simple !== true) this.#scan(log, session, account)
+    }
+  }
+
+  #arrived(log: DeviceLog, state: Device, session: Session, account: Account, arrival: Arrival): void {
+    const { n, id, live } = arrival
+    if (this.#sent.get(n)?.kind === 'transient' && id === '') {
+      if (session.transient.has(n)) this.#fault('twice', `${n} (transient) came twice to ${log.name}`)
+      session.transient.add(n)
+      return
+    }
+    const at = account.byId.get(id)
+    if (at === undefined || account.entries[at]?.n !== n) {
+      this.#fault('strange', `${log.name} has ${n} as '${id}', which the archive does not`)
+      return
+    }
+    state.known.add(at)
+    if (!live) return
+    // What a simple device had and did not confirm may come again, with the same id.
+    const before = log.simple === true ? session.live : state.everLive
+    if (before.has(at)) {
+      this.#fault('twice', `${n} came twice to ${log.name}`)
+      return
+    }
+    state.everLive.add(at)
+    session.live.add(at)
+    // Those that are stored for it come when it is available.
+    if (log.simple === true && this.#sent.get(n)?.direct === true) return
+    if (at < session.last) this.#fault('reordered', `${n} came to ${log.name} late`)
+    if (arrival.covered) session.first ??= at
+    session.last = Math.max(session.last, at)
+  }
+
+  #scan(log: DeviceLog, session: Session, account: Account): void {
+    if (session.first === undefined) return
+    for (let at = Math.max(session.first, session.scanned); at <= session.last; at++) {
+      const n = account.entries[at]?.n ?? 0
+      if (!session.live.has(at) && this.#sent.get(n)?.device !== log.name)
+        this.#fault('missing carbons', `${n} did not come live to ${log.name}`)
+    }
+    session.scanned = session.last + 1
+  }
+
+  #complete(log: DeviceLog): void {
+    const state = this.#device(log.name)
+    const { entries } = this.#account(log.account)
+    for (; state.checked < entries.length; state.checked++) {
+      const n = entries[state.checked]?.n ?? 0
+      const message = this.#sent.get(n)
+      if (state.known.has(state.checked) || message?.device === log.name) continue
+      // Nobody sends a simple device what its account has sent.
+      if (log.simple === true && (message?.to !== log.account || n <= (log.excused ?? 0))) continue
+      this.#fault('missing', `${log.name} does not have ${n}`)
+    }
+  }
+}
+
+/** Compares all at once. `notes` gets a line for each fault. */
 export function examine(
   sent: ReadonlyMap<number, Message>,
   archives: ReadonlyMap<string, readonly Archived[]>,
   devices: readonly DeviceLog[],
   notes: string[],
 ): Faults {
-  const faults: Faults = {
-    lost: 0,
-    duplicated: 0,
-    twice: 0,
-    strange: 0,
-    reordered: 0,
-    overtaken: 0,
-    missing: 0,
-    'missing carbons': 0,
-  }
-  const fault = (kind: keyof Faults, note: string): void => {
-    faults[kind]++
-    notes.push(`${kind}: ${note}`)
-  }
-
-  for (const [account, entries] of archives) {
-    const places = new Map<number, number>()
-    const newest = new Map<string, number>()
-    for (const [at, { n, id }] of entries.entries()) {
-      const message = sent.get(n)
-      if (message === undefined) {
-        fault('strange', `${account} has number ${n}, which nobody sent`)
-        continue
-      }
-      if (places.has(n)) {
-        fault('duplicated', `${n} again in the archive of ${account}, as ${id}`)
-        continue
-      }
-      places.set(n, at)
-      // RFC 6120 §10.1: in order between two entities. Of an account's own archive more can be said, but for messages to
-      // itself: they are archived on their way in, where they are delivered.
-      const keys = [`${message.device} ${message.to}`]
-      if (message.from === account && message.to !== account) keys.push(message.device)
-      for (const key of keys) {
-        const last = newest.get(key) ?? 0
-        if (last > n)
-          fault(
-            'overtaken',
-            `${n} of ${message.device} (to ${message.to}) after ${last} (to ${sent.get(last)?.to ?? ''}) in the archive of ${account}`,
-          )
-        else newest.set(key, n)
-      }
-    }
-    for (const { n, from, to } of sent.values())
-      if ((from === account || to === account) && !places.has(n))
-        fault('lost', `${n} from ${from} to ${to} is not in the archive of ${account}`)
-    const own = devices.filter((device) => device.account === account)
-    for (const device of own) examineDevice(device, entries, sent, fault)
-  }
-  return faults
-}
-
-function examineDevice(
-  { name, sessions }: DeviceLog,
-  entries: readonly Archived[],
-  sent: ReadonlyMap<number, Message>,
-  fault: (kind: keyof Faults, note: string) => void,
-): void {
-  const position = new Map(entries.map(({ id }, at) => [id, at]))
-  const known = new Set<string>()
-  const everLive = new Set<string>()
-  for (const arrivals of sessions) {
-    let first: number | undefined
-    let last = -1
-    const live = new Set<number>()
-    for (const arrival of arrivals) {
-      const at = position.get(arrival.id)
-      if (at === undefined || entries[at]?.n !== arrival.n) {
-        fault('strange', `${name} has ${arrival.n} as '${arrival.id}', which the archive does not`)
-        continue
-      }
-      known.add(arrival.id)
-      if (!arrival.live) continue
-      if (everLive.has(arrival.id)) {
-        fault('twice', `${arrival.n} came twice to ${name}`)
-        continue
-      }
-      everLive.add(arrival.id)
-      if (at < last) fault('reordered', `${arrival.n} came to ${name} late`)
-      if (arrival.covered) first ??= at
-      live.add(at)
-      last = Math.max(last, at)
-    }
-    if (first === undefined) continue
-    for (let at = first; at <= last; at++) {
-      const n = entries[at]?.n ?? 0
-      if (!live.has(at) && sent.get(n)?.device !== name)
-        fault('missing carbons', `${n} did not come live to ${name}`)
-    }
-  }
-  for (const { n, id } of entries)
-    if (!known.has(id) && sent.get(n)?.device !== name) fault('missing', `${name} does not have ${n}`)
+  const ledger = new Ledger(sent, notes)
+  for (const [account, entries] of archives) ledger.archived(account, entries)
+  ledger.check(devices)
+  return ledger.faults
 }

@@ -13,14 +13,15 @@ export interface Ports {
   readonly c2sTls: number
 }
 
-/** Longest wait for an answer of the server during login. */
-const PATIENCE_MS = 10_000
+/** Longest wait for an answer of the server during login; a store that hangs is waited for. */
+const PATIENCE_MS = 20_000
 
 /** One connection. Elements go to `onElement` unless a step of the login waits for them. */
 export class Link {
   readonly #socket: Socket
   readonly #decoder = new StringDecoder('utf8')
   readonly #domain: string
+  readonly #trace: (line: string) => void
   #reader: StreamReader
   #waiting: PromiseWithResolvers<Element> | undefined
   #early: Element[] = []
@@ -29,9 +30,13 @@ export class Link {
   onElement: (element: Element) => void = () => undefined
   /** Once, when the connection is gone, whoever ended it. */
   onEnd: () => void = () => undefined
+  /** When the socket is closed. */
+  onClosed: () => void = () => undefined
 
-  constructor(ports: Ports, domain: string, tls: boolean) {
+  /** `trace` is told of everything that is sent and received. */
+  constructor(ports: Ports, domain: string, tls: boolean, trace: (line: string) => void) {
     this.#domain = domain
+    this.#trace = trace
     const host = '127.0.0.1'
     this.#socket = tls
       ? connectTls({
@@ -44,10 +49,16 @@ export class Link {
       : connectTcp({ host, port: ports.c2s, noDelay: true })
     this.#reader = this.#newReader()
     this.#socket.on('data', (data) => {
-      if (!this.#over) this.#reader.write(this.#decoder.write(data))
+      if (this.#over) return
+      const text = this.#decoder.write(data)
+      this.#trace(`< ${text}`)
+      this.#reader.write(text)
     })
     this.#socket.on('error', () => undefined) // 'close' follows
-    this.#socket.on('close', () => this.#end())
+    this.#socket.on('close', () => {
+      this.#end()
+      this.onClosed()
+    })
   }
 
   get over(): boolean {
@@ -90,13 +101,16 @@ export class Link {
   }
 
   write(text: string): void {
-    if (!this.#over) this.#socket.write(text)
+    if (this.#over) return
+    this.#trace(`> ${text}`)
+    this.#socket.write(text)
   }
 
   /** Closes the stream in good order. */
   close(): void {
     this.write('</stream:stream>')
     this.#socket.end()
+    this.#socket.resume()
   }
 
   /** The connection breaks, after the beginning of something when `torn` is given. */
@@ -114,7 +128,7 @@ export class Link {
   freeze(ms: number): void {
     this.#socket.pause()
     this.#end()
-    setTimeout(() => this.#socket.destroy(), ms)
+    setTimeout(() => this.#socket.destroy(), ms).unref()
   }
 
   #end(): void {

@@ -24,6 +24,8 @@ export interface RunningCommand extends AsyncDisposable {
     readonly https: number
   }
   signal(name: NodeJS.Signals): void
+  /** A line for its standard input. */
+  tell(line: string): void
   /** Resolves with the first line of output, from now on or before, that matches. */
   line(pattern: RegExp): Promise<string>
   /** When it has ended. */
@@ -38,17 +40,20 @@ export interface CommandFolder extends AsyncDisposable {
     args: readonly string[],
     opts?: { readonly input?: string; readonly env?: NodeJS.ProcessEnv },
   ): Promise<Outcome>
-  /** Starts the server and waits for its greeting; rejects with its output when it ends instead. */
-  start(): Promise<RunningCommand>
+  /**
+   * Starts the server and waits for its greeting; rejects with its output when it ends instead. `program`: another file that is called and
+   * greets as the server does.
+   */
+  start(program?: string): Promise<RunningCommand>
 }
 
 /** A new folder; disposing stops what runs in it. */
 export async function commandFolder(): Promise<CommandFolder> {
   const folder = await tempFolder()
   const running = new Set<RunningCommand>()
-  const launch = (args: readonly string[], env: NodeJS.ProcessEnv = {}) => {
+  const launch = (args: readonly string[], env: NodeJS.ProcessEnv = {}, main = MAIN) => {
     const inherited = { PATH: process.env['PATH'], HOME: process.env['HOME'] }
-    const child = spawn(process.execPath, [MAIN, ...args], {
+    const child = spawn(process.execPath, [main, ...args], {
       cwd: folder.path,
       env: { ...inherited, ...env },
     })
@@ -74,8 +79,8 @@ export async function commandFolder(): Promise<CommandFolder> {
     return { child, done, watchers, output: () => stdout + stderr }
   }
 
-  async function start(): Promise<RunningCommand> {
-    const { child, done, watchers, output } = launch(['start'])
+  async function start(program?: string): Promise<RunningCommand> {
+    const { child, done, watchers, output } = launch(['start'], {}, program)
     let ended = false
     void done.then(() => (ended = true))
     const line = (pattern: RegExp): Promise<string> =>
@@ -99,6 +104,7 @@ export async function commandFolder(): Promise<CommandFolder> {
     const command: RunningCommand = {
       ports: { c2s: Number(c2s), c2sTls: Number(c2sTls), http: Number(http), https: Number(https) },
       signal: (name) => void child.kill(name),
+      tell: (line) => void child.stdin.write(`${line}\n`),
       line,
       done,
       async [Symbol.asyncDispose]() {

@@ -1,22 +1,53 @@
-/** What test/chaos does for as long as one likes, for some seconds: broken connections, a kill, a clean restart. */
+/** What test/chaos does for as long as one likes, for a minute with each store. */
 import { expect } from 'chai'
 import { type Archived, type Arrival, examine, type Faults, type Message } from '../chaos/ledger.ts'
+import { type Disturbed, disturbedLmdb, disturbedMongo } from '../chaos/faults.ts'
 import { chaos } from '../chaos/run.ts'
+import { startMongo, startTimeoutMs } from '../helpers/mongodb.ts'
 
-describe('messages in the midst of broken connections and restarts', function () {
-  this.timeout(120_000) // a server process starts three times
+/** For each store; the last round may end later. */
+const LIMIT_MS = 60_000
 
-  it('are not lost, not doubled, in order, and reach every device (XEP-0198 §4, XEP-0313 §3.5, XEP-0280 §6)', async () => {
-    const seed = 1 + Math.floor(Math.random() * 1_000_000)
-    const { faults, notes, messages, happened } = await chaos({ rounds: 2, seconds: 2, seed })
-    expect(notes, `seed ${seed}`).to.deep.equal([])
-    for (const [what, count] of Object.entries(faults)) expect(count, `${what}, seed ${seed}`).to.equal(0)
-    // It did happen.
-    expect(happened).to.include({ SIGKILL: 1, SIGTERM: 1, bounced: 0 })
-    expect(happened['resumed'], 'resumptions').to.be.above(0)
-    expect(messages).to.be.above(100)
-  })
+describe('messages in the midst of broken connections, restarts and failures of the store', function () {
+  this.timeout(LIMIT_MS + 60_000)
+
+  for (const driver of ['lmdb', 'mongodb'] as const)
+    it(`${driver}: are not lost, not doubled, in order, and reach every device (XEP-0198 §4, XEP-0313 §3.5, XEP-0280 §6)`, async function () {
+      this.timeout(startTimeoutMs + LIMIT_MS + 60_000)
+      await using stack = new AsyncDisposableStack()
+      const store = driver === 'lmdb' ? disturbedLmdb(true) : await database(stack)
+      if (typeof store === 'string') {
+        process.stdout.write(`      ${store}\n`)
+        return this.skip()
+      }
+      const seed = 1 + Math.floor(Math.random() * 1_000_000)
+      const rounds = driver === 'lmdb' ? 8 : 4
+      const { faults, notes, messages, happened } = await chaos({
+        rounds,
+        ms: 400,
+        burst: 3,
+        seed,
+        store,
+        faultEvery: 3,
+        longest: 3000,
+        limitMs: LIMIT_MS,
+      })
+      expect(notes, `seed ${seed}`).to.deep.equal([])
+      for (const [what, count] of Object.entries(faults)) expect(count, `${what}, seed ${seed}`).to.equal(0)
+      // It did happen.
+      expect((happened['SIGKILL'] ?? 0) + (happened['SIGTERM'] ?? 0)).to.be.above(1)
+      expect(happened['fresh'], 'sessions').to.be.above(13)
+      expect(messages).to.be.above(50)
+    })
 })
+
+/** Disturbed, or why there is none. */
+async function database(stack: AsyncDisposableStack): Promise<Disturbed | string> {
+  const mongo = await startMongo({ own: true })
+  if ('skipped' in mongo) return mongo.skipped
+  stack.use(mongo)
+  return stack.use(await disturbedMongo(mongo))
+}
 
 describe('the comparison of what was sent with what is there', () => {
   const sent = new Map<number, Message>([1, 2, 3].map((n) => [n, { n, from: 'a', to: 'b', device: 'a/x' }]))

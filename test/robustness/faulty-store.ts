@@ -1,27 +1,43 @@
-/** The memory store with failures on demand, for tests of what the server does when its store fails, is slow or hangs. */
+/** A store with failures on demand, for tests of what the server does when its store fails, is slow or hangs. */
 import type { Storage, Store } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 
-/** What calls do now. hang: they never settle (until the fault is over they are not even begun). slow: they take that long. */
-export type Fault = 'none' | 'reject' | 'hang' | { readonly slowMs: number }
+/**
+ * What calls do now. reject: they fail, nothing was done. unsure: they are done, and then fail. hang: they never settle (until the fault is
+ * over they are not even begun). slow: they take that long. until: they wait for that, and are done after it or, `done`, before.
+ */
+export type Fault =
+  | 'none'
+  | 'reject'
+  | 'unsure'
+  | 'hang'
+  | { readonly slowMs: number }
+  | { readonly until: Promise<void>; readonly done: boolean }
 
 /** A store that fails when it is told to. */
 export interface FaultyStore extends Store {
   fault: Fault
   /** Only these calls fail, written `module.operation`, such as `roster.update`; undefined: all. */
   only: RegExp | undefined
+  /** Of those, one in so many. */
+  every: number
   /** Calls that met the fault. */
   met: number
 }
 
-/** Opens an empty one without faults. */
+/** Opens an empty one in memory without faults. */
 export async function openFaulty(): Promise<FaultyStore> {
-  const inner = await openMemory()
+  return makeFaulty(await openMemory())
+}
+
+/** Puts faults in front of a store; none for now. */
+export function makeFaulty(inner: Store): FaultyStore {
   const faulty: FaultyStore = {
     fault: 'none',
     only: undefined,
+    every: 1,
     met: 0,
-    driver: 'memory',
+    driver: inner.driver,
     open: (host, module) => faultyStorage(faulty, inner.open(host, module), module),
     purgeOwner: (host, owner) => meet(faulty, 'store.purgeOwner', () => inner.purgeOwner(host, owner)),
     healthy: () => inner.healthy(),
@@ -33,9 +49,18 @@ export async function openFaulty(): Promise<FaultyStore> {
 async function meet<T>(store: FaultyStore, call: string, run: () => Promise<T>): Promise<T> {
   const { fault } = store
   if (fault === 'none' || store.only?.test(call) === false) return run()
-  store.met++
+  if (store.met++ % store.every !== 0) return run()
   if (fault === 'reject') throw new Error(`fault injected into ${call}`)
   if (fault === 'hang') return new Promise<T>(() => undefined)
+  if (fault === 'unsure') {
+    await run()
+    throw new Error(`fault injected after ${call}`)
+  }
+  if ('until' in fault) {
+    const result = fault.done ? await run() : undefined
+    await fault.until
+    return fault.done ? (result as T) : run() // it was assigned
+  }
   await new Promise((resolve) => setTimeout(resolve, fault.slowMs))
   return run()
 }

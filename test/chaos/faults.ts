@@ -1,0 +1,99 @@
+/**
+ * A store that fails or hangs in the middle of everything. lmdb: the server runs with a store between that fails (server-with-faults.ts).
+ * MongoDB: a relay between that freezes, cuts, or swallows what the database answered; where the database is ours, it is stopped or killed.
+ */
+import { join } from 'node:path'
+import type { RunningCommand } from '../helpers/command.ts'
+import type { MongoServer } from '../helpers/mongodb.ts'
+import { startTcpProxy, type TcpProxy } from '../helpers/tcp-proxy.ts'
+import type { Random } from './random.ts'
+
+/** Where the messages are, and how to disturb it. */
+export interface Disturbed extends AsyncDisposable {
+  /** The `storage:` line of the configuration for data of that name; undefined: in the folder. */
+  storage(name: string): string
+  /** The program that serves; undefined: the usual one. */
+  readonly program: string | undefined
+  /** Begins something that is over after `ms`; resolves then. */
+  begin(
+    random: Random,
+    ms: number,
+    server: RunningCommand | undefined,
+  ): { readonly what: string; readonly over: Promise<void> }
+}
+
+const after = (ms: number): Promise<void> => new Promise((resolve) => void setTimeout(resolve, ms))
+const KINDS = ['reject', 'unsure', 'unsure', 'begins-late', 'answers-late'] as const
+/** All calls, what stores messages, or the archive alone. */
+const CALLS = ['.', '^(mam|offline)\\.append', '^mam\\.append'] as const
+
+/** The embedded store. `faults` false: the program as it is, which nothing disturbs. */
+export function disturbedLmdb(faults: boolean): Disturbed {
+  return {
+    storage: (name) => `storage: { driver: lmdb, path: ${name}, durable: false }`,
+    program: faults ? join(import.meta.dirname, 'server-with-faults.ts') : undefined,
+    begin(random, ms, server) {
+      const order = `${random.pick(KINDS)} ${ms} ${random.pick(CALLS)} ${1 + random.below(3)}`
+      server?.tell(order)
+      return { what: order, over: after(ms) }
+    },
+    [Symbol.asyncDispose]: async () => undefined,
+  }
+}
+
+/** A database behind a relay. */
+export async function disturbedMongo(mongo: MongoServer): Promise<Disturbed> {
+  const proxy = await startTcpProxy(Number(new URL(mongo.url).port || 27017))
+  const url = new URL(mongo.url)
+  url.port = String(proxy.port)
+  return {
+    storage: (name) => `storage: { driver: mongodb, url: "${url.href}", database: ${name} }`,
+    program: undefined,
+    begin(random, ms) {
+      const kinds =
+        mongo.pid() === undefined
+          ? (['freeze', 'swallow', 'refuse'] as const)
+          : (['freeze', 'swallow', 'refuse', 'stop', 'kill'] as const)
+      const what = random.pick(kinds)
+      return { what: `${what} ${ms}`, over: disturb(proxy, mongo, what, ms) }
+    },
+    [Symbol.asyncDispose]: () => proxy[Symbol.asyncDispose](),
+  }
+}
+
+async function disturb(
+  proxy: TcpProxy,
+  mongo: MongoServer,
+  what: 'freeze' | 'swallow' | 'refuse' | 'stop' | 'kill',
+  ms: number,
+): Promise<void> {
+  switch (what) {
+    case 'freeze':
+      proxy.freeze(true)
+      await after(ms)
+      proxy.freeze(false)
+      return
+    case 'swallow': // done, and nobody is told
+      proxy.onAnswer = () => false
+      await after(Math.min(ms, 1000))
+      proxy.onAnswer = undefined
+      return
+    case 'refuse':
+      proxy.refuse(true)
+      proxy.cut()
+      await after(ms)
+      proxy.refuse(false)
+      return
+    case 'stop': {
+      const pid = mongo.pid()
+      if (pid !== undefined) process.kill(pid, 'SIGSTOP')
+      await after(ms)
+      if (pid !== undefined) process.kill(pid, 'SIGCONT')
+      return
+    }
+    case 'kill':
+      await mongo.kill()
+      await after(Math.min(ms, 2000))
+      await mongo.restart()
+  }
+}
