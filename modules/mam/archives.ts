@@ -138,7 +138,8 @@ export class Archives {
     let stored: Appended = { id: first, duplicate: true }
     // The append that failed may take effect in between.
     for (let i = 0; stored.duplicate && i < MAX_LATE; i++) {
-      await this.archive.remove(local, { ids: [stored.id] })
+      if ((await this.archive.remove(local, { ids: [stored.id] })) > 0)
+        await this.#ctx.run('archive:removed', { local })
       stored = await this.#put(local, entry, (appended) => appended)
     }
     this.#doubtful.delete(doubt(local, entry))
