@@ -14,8 +14,11 @@ import {
   testHost,
 } from './host.ts'
 
+/** Where components connect unless told otherwise. */
 export const PORT = 5347
+/** The component of `start`. */
 export const DOMAIN = 'echo.example.org'
+/** Its secret. */
 export const SECRET = 'a secret of a component'
 
 /** A component's stream header; undefined leaves `to` out. */
