@@ -196,8 +196,7 @@ function isInstantMessage(stanza: Element): boolean {
   for (const child of stanza.children) {
     if (typeof child === 'string') continue
     const { ns, name } = child
-    // §9: <private/>. And copies, true or forged, are not copied again
-    if (ns === CARBONS && (name === 'private' || name === 'received' || name === 'sent')) return false
+    if (ns === CARBONS && name === 'private') return false // §9
     if (ns === HINTS && name === 'no-copy') return false // XEP-0334 §4.3
     if (ns === stanza.ns && name === 'body') body = true
     else if (PAYLOADS.has(ns) || (ns === INVITATION && name === 'x') || isInvitation(child)) eligible = true

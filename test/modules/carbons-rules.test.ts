@@ -68,9 +68,9 @@ describe('carbons: which messages (XEP-0280 §6.1, §9)', () => {
       'laptop:sent Hi',
     ],
     [
-      'a forged copy',
+      'what looks like a copy is a message like any other (§11: clients look who it is from)',
       say('juliet@example.org', `<received xmlns='${NS}'><forwarded xmlns='${FORWARD}'/></received>`),
-      none,
+      'laptop:sent chat chamber:received chat',
     ],
     [
       'an error that answers nothing',

@@ -284,6 +284,13 @@ export const STEPS: readonly (readonly [RegExp, Action])[] = [
       counts.asked = 0
     },
   ],
+  [
+    /^enables carbons$/,
+    async (_, c) => {
+      c.sendStanza("<iq type='set' id='carbons'><enable xmlns='urn:xmpp:carbons:2'/></iq>")
+      await c.eventually("<iq type='result' id='carbons' etc=''/>")
+    },
+  ],
   [/^forgets what came$/, (_, c) => c.clear()],
   [/^is (not )?offered$/, (stage, c, [not], payload) => offered(stage, c, not === undefined, payload)],
 ]
