@@ -18,6 +18,7 @@ export interface Address {
     readonly c2sTls?: number
     readonly http?: number
     readonly https?: number
+    readonly component?: number
   }
   readonly ca?: string // PEM file of the certificate to trust; absent: the certificate is not checked
   readonly webSocketPath?: string // '/xmpp-websocket' unless given

@@ -9,6 +9,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
+import { COMPONENT_SECRET, componentDomains } from './component-client.ts'
 import type { Address } from './connection.ts'
 
 const CONFIG = join(import.meta.dirname, '../interop/peers')
@@ -21,6 +22,7 @@ export interface Peer extends Address, AsyncDisposable {
     readonly c2sTls: number
     readonly http: number
     readonly s2s: number
+    readonly component: number
   }
   readonly ca: string
   readonly folder: string
@@ -90,7 +92,7 @@ export async function startProsody(options: PeerOptions = {}): Promise<Peer> {
   if (prosodyProgram === undefined) throw new Error('prosody is not installed')
   const domain = options.domain ?? 'localhost'
   const folder = await scratchFolder(domain)
-  const [c2s = 0, c2sTls = 0, http = 0, free = 0] = await freePorts(4)
+  const [c2s = 0, c2sTls = 0, http = 0, component = 0, free = 0] = await freePorts(5)
   const s2s = options.s2s === true ? free : 0
   const env = {
     ...process.env,
@@ -100,6 +102,9 @@ export async function startProsody(options: PeerOptions = {}): Promise<Peer> {
     PEER_C2S_TLS: String(c2sTls),
     PEER_HTTP: String(http),
     PEER_S2S: String(s2s),
+    PEER_COMPONENT: String(component),
+    PEER_COMPONENTS: componentDomains(domain).join(' '),
+    PEER_COMPONENT_SECRET: COMPONENT_SECRET,
     PEER_REQUIRE_TLS: options.requireTls === true ? '1' : '0',
   }
   const config = join(CONFIG, 'prosody.cfg.lua')
@@ -110,7 +115,7 @@ export async function startProsody(options: PeerOptions = {}): Promise<Peer> {
   return {
     name: 'prosody',
     domain,
-    ports: { c2s, c2sTls, http, s2s },
+    ports: { c2s, c2sTls, http, s2s, component },
     ca: join(folder, 'cert.pem'),
     folder,
     // Its file storage is read anew at each login, so that writing the file is all it takes.
@@ -130,7 +135,7 @@ export async function startEjabberd(options: PeerOptions = {}): Promise<Peer> {
   if (ejabberdProgram === undefined) throw new Error('ejabberd is not installed')
   const domain = options.domain ?? 'localhost'
   const folder = await scratchFolder(domain)
-  const [c2s = 0, c2sTls = 0, http = 0] = await freePorts(3)
+  const [c2s = 0, c2sTls = 0, http = 0, component = 0] = await freePorts(4)
   const values = new Map([
     ['DIR', folder],
     ['DOMAIN', domain],
@@ -138,6 +143,13 @@ export async function startEjabberd(options: PeerOptions = {}): Promise<Peer> {
     ['C2S', String(c2s)],
     ['C2S_TLS', String(c2sTls)],
     ['HTTP', String(http)],
+    ['COMPONENT', String(component)],
+    [
+      'COMPONENTS',
+      JSON.stringify(
+        Object.fromEntries(componentDomains(domain).map((name) => [name, { password: COMPONENT_SECRET }])),
+      ),
+    ],
     ['REQUIRE_TLS', String(options.requireTls === true)],
   ])
   const template = readFileSync(join(CONFIG, 'ejabberd.yml'), 'utf8')
@@ -164,7 +176,7 @@ export async function startEjabberd(options: PeerOptions = {}): Promise<Peer> {
   return {
     name: 'ejabberd',
     domain,
-    ports: { c2s, c2sTls, http, s2s: 0 },
+    ports: { c2s, c2sTls, http, s2s: 0, component },
     ca: join(folder, 'cert.pem'),
     folder,
     addUser: async (local, password) => {

@@ -12,6 +12,7 @@ import type { Log } from '../../server/module.ts'
 import { type RunningServer, startServer as start } from '../../server/server.ts'
 import type { Store } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
+import { COMPONENT_SECRET, componentDomains } from './component-client.ts'
 
 /** What a test may choose. */
 export interface TestServerOptions {
@@ -21,6 +22,8 @@ export interface TestServerOptions {
   readonly otherDomains?: readonly string[]
   /** Options of modules as in the configuration file, such as `{ register: { open: true }, ping: false }`. */
   readonly modules?: Readonly<Record<string, boolean | object>>
+  /** Serve the components of component-client.ts. */
+  readonly components?: boolean
   /** Other parts of the configuration file, such as `{ limits: { idle: '10s' } }`; `listen` is merged with the free ports. */
   readonly config?: Readonly<Record<string, object>>
   /** Instead of the memory store of this server; the caller closes it. */
@@ -38,6 +41,7 @@ export interface TestServer extends AsyncDisposable {
     readonly c2sTls: number
     readonly http: number
     readonly https: number
+    readonly component?: number
   }
   /** PEM file of the certificate of the host, to trust. */
   readonly ca: string
@@ -61,7 +65,10 @@ export async function startServer(options: TestServerOptions = {}): Promise<Test
     listen: { addresses: ['127.0.0.1'], client: free, clientTls: free, http: free, https: free, ...listen },
     tls: { folder: join(folder, 'certs') },
     storage: { driver: 'memory' },
-    modules: options.modules ?? {},
+    modules: {
+      ...options.modules,
+      ...(options.components === true ? { component: componentOptions(domain) } : {}),
+    },
     ...rest,
   }
   const modules = await findModules()
@@ -85,7 +92,14 @@ export async function startServer(options: TestServerOptions = {}): Promise<Test
   })
   undo.defer(() => server.stop())
   const { client, clientTls, http, https } = server.ports
-  const ports = { c2s: first(client), c2sTls: first(clientTls), http: first(http), https: first(https) }
+  const [component] = server.ports.modules.get('component') ?? []
+  const ports = {
+    c2s: first(client),
+    c2sTls: first(clientTls),
+    http: first(http),
+    https: first(https),
+    ...(component === undefined ? {} : { component }),
+  }
   const kept = undo.move()
   return {
     domain,
@@ -101,6 +115,13 @@ export async function startServer(options: TestServerOptions = {}): Promise<Test
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
 }
+
+const componentOptions = (domain: string): object => ({
+  listen: [{ port: 0 }],
+  components: Object.fromEntries(
+    componentDomains(domain).map((name) => [name, { secret: COMPONENT_SECRET }]),
+  ),
+})
 
 const clockNow = (clock: Clock | undefined): number => clock?.now() ?? Date.now()
 

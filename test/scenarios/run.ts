@@ -3,6 +3,7 @@ import { type IncomingMessage, request } from 'node:http'
 import { text } from 'node:stream/consumers'
 import type { Via } from '../helpers/connection.ts'
 import { matchElement, parseDocument, parsePattern } from '../helpers/xml.ts'
+import { COMPONENT_STEPS } from './component-steps.ts'
 import type { Dialogue, Step } from './format.ts'
 import { accountOf, Stage, type Target } from './stage.ts'
 import { STEPS } from './steps.ts'
@@ -56,8 +57,14 @@ async function perform(stage: Stage, step: Step): Promise<void> {
     await stage.connect(name, (connects[1] ?? 'tcp') as Via)
     return
   }
+  const serves = /^(?:connects|serves (\S+)) as a component$/.exec(action)
+  if (serves !== null) {
+    const component = await stage.connectComponent(name)
+    if (serves[1] !== undefined) await component.serve(serves[1])
+    return
+  }
   const client = stage.client(name) ?? (await stage.connect(name, 'tcp'))
-  for (const [wording, does] of STEPS) {
+  for (const [wording, does] of [...STEPS, ...COMPONENT_STEPS]) {
     const match = wording.exec(action)
     if (match !== null) return does(stage, client, match.slice(1), payload)
   }

@@ -5,6 +5,6 @@ import { scenarioSuite } from './suite.ts'
 // Registration is closed by default, and a second login from one address must not wait in tests of failed logins.
 scenarioSuite(
   'hermod',
-  async () => Object.assign(await startServer(), { name: 'hermod' as const }),
+  async () => Object.assign(await startServer({ components: true }), { name: 'hermod' as const }),
   process.env['ONLY'],
 )

@@ -2,6 +2,7 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { escapeXML } from 'ltx'
 import { Client } from '../helpers/client.ts'
+import { ComponentClient } from '../helpers/component-client.ts'
 import type { Address, Via } from '../helpers/connection.ts'
 import { NS_SM } from '../helpers/stream-counts.ts'
 import { type Captures, type Element, NS_BIND } from '../helpers/xml.ts'
@@ -54,6 +55,14 @@ export class Stage implements AsyncDisposable {
     client.timeoutMs = this.#timeoutMs
     this.#clients.set(name, client)
     return client
+  }
+
+  /** A component (XEP-0114) in place of a client. */
+  async connectComponent(name: string): Promise<ComponentClient> {
+    const component = await ComponentClient.connect(this.target, 'tcp', name)
+    component.timeoutMs = this.#timeoutMs
+    this.#clients.set(name, component)
+    return component
   }
 
   async login(client: Client): Promise<void> {

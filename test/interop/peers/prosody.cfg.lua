@@ -9,6 +9,8 @@ local_interfaces = { "127.0.0.1" }
 c2s_ports = { tonumber(ENV_PEER_C2S) }
 c2s_direct_tls_ports = { tonumber(ENV_PEER_C2S_TLS) }
 s2s_ports = { tonumber(ENV_PEER_S2S) }
+component_ports = { tonumber(ENV_PEER_COMPONENT) }
+component_interfaces = { "127.0.0.1" }
 http_ports = { tonumber(ENV_PEER_HTTP) }
 http_interfaces = { "127.0.0.1" }
 https_ports = { }
@@ -33,3 +35,7 @@ if ENV_PEER_S2S ~= "0" then modules_disabled = { } modules_enabled[#modules_enab
 
 VirtualHost (ENV_PEER_DOMAIN)
 Component ("conference." .. ENV_PEER_DOMAIN) "muc"
+for name in ENV_PEER_COMPONENTS:gmatch("%S+") do
+	Component (name)
+	component_secret = ENV_PEER_COMPONENT_SECRET
+end
