@@ -174,6 +174,6 @@ export class Component {
   }
 }
 
-/** RFC 6120 §8.3.3.19: the domain is known, nobody serves it now; worth another try. */
+/** RFC 6120 §8.3.3.17: the domain is known, and nobody can be reached there now; worth another try. */
 const unavailable = (): StanzaError =>
-  new StanzaError('service-unavailable', { type: 'wait', text: 'the component is not connected' })
+  new StanzaError('remote-server-timeout', { text: 'the component is not connected' })

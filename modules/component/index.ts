@@ -84,7 +84,7 @@ export default defineModule({
       status: 'partial',
       note: 'components connect to the server, not the other way round',
     },
-    { rfc: 6120, sections: '4.7-4.9, 8.1, 8.3.3.19, 10.1' },
+    { rfc: 6120, sections: '4.7-4.9, 8.1, 8.3.3.17, 10.1' },
   ],
   scope: 'server',
   config,

@@ -88,7 +88,7 @@ describe('component: modules and it', () => {
       { components: { [DOMAIN]: { secret: SECRET }, 'b.example.org': { secret: 'b' } } },
       { modules: [asking] },
     )
-    expect(await ask(DOMAIN)).to.equal('service-unavailable')
+    expect(await ask(DOMAIN)).to.equal('remote-server-timeout')
     const [one, other] = [await connected(h), await connected(h, { to: 'b.example.org', secret: 'b' })]
     const asked = async () => {
       const [request] = await one.talk('')

@@ -45,7 +45,7 @@ describe('component: stanzas for it', () => {
     )
   })
 
-  it('come back with service-unavailable, type wait, while it is not connected (RFC 6120 §8.3.3.19)', async () => {
+  it('come back with remote-server-timeout while it is not connected (RFC 6120 §8.3.3.17)', async () => {
     await using h = await start()
     const romeo = await h.client(ROMEO)
     const send = async () =>
@@ -55,7 +55,7 @@ describe('component: stanzas for it', () => {
             `<message type='error' to='a@${DOMAIN}' id='3'/><iq type='result' to='${DOMAIN}' id='4'/>`,
         )
       ).map((e) => `${e.attr('id')} ${e.attr('from')} ${errorOf(e)}`)
-    const bounced = [`1 a@${DOMAIN} wait service-unavailable`, `2 ${DOMAIN} wait service-unavailable`]
+    const bounced = [`1 a@${DOMAIN} wait remote-server-timeout`, `2 ${DOMAIN} wait remote-server-timeout`]
     expect(await send()).to.deep.equal(bounced)
     const one = await connected(h)
     expect(await send()).to.deep.equal([])
@@ -83,7 +83,7 @@ describe('component: stanzas for it', () => {
     ] as const) {
       const back = client.take()
       expect(ids(back)).to.deep.equal([0, 1, 2, 3, 4].map((i) => `${name}${i}`))
-      expect(back.every((e) => errorOf(e) === 'wait service-unavailable')).to.equal(true)
+      expect(back.every((e) => errorOf(e) === 'wait remote-server-timeout')).to.equal(true)
     }
   })
 
@@ -136,7 +136,7 @@ describe('component: stanzas for it', () => {
     expect(one.closed).to.equal(true)
     expect(one.transport.written.join('')).to.contain('<resource-constraint xmlns=')
     back.push(...romeo.take())
-    expect(back.every((e) => errorOf(e) === 'wait service-unavailable')).to.equal(true)
+    expect(back.every((e) => errorOf(e) === 'wait remote-server-timeout')).to.equal(true)
     expect(new Set(ids(back)).size).to.equal(200)
     expect(ids(back)).to.deep.equal(Array.from({ length: 200 }, (_, i) => String(i)))
   })
@@ -271,7 +271,7 @@ describe('component: stanzas from it', () => {
     await b.drop()
     expect(
       (await a.talk(`<message from='a@${DOMAIN}' to='b@b.example.net' id='2'/>`)).map(errorOf),
-    ).to.deep.equal(['wait service-unavailable'])
+    ).to.deep.equal(['wait remote-server-timeout'])
   })
 
   it('are in order per account while the store is slow, and bounded: then the component is not read', async () => {
