@@ -169,7 +169,9 @@ export class Host implements SessionTable {
 
   /** Forgets an account that has neither sessions nor stanzas on their way. */
   release(account: Account): void {
-    if (account.sessions.length === 0 && !account.lane.busy) this.#accounts.delete(account.local)
+    if (account.sessions.length > 0 || account.lane.busy) return
+    // It may have been forgotten before, and another one be there: what came for it then may take longer than its lane.
+    if (this.#accounts.get(account.local) === account) this.#accounts.delete(account.local)
   }
 
   /** Adds a bound session; the caller has closed an older one of the same full JID. */

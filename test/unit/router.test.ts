@@ -286,3 +286,33 @@ describe('router: order (RFC 6120 §10.1)', () => {
     expect(waiting).to.equal(500)
   })
 })
+
+describe('router: an account whose messages are still being stored when it comes back', () => {
+  it('has one list of sessions, so that its devices get what comes to it and see each other', async () => {
+    const stored: (() => void)[] = []
+    const slow: ModuleDef<never> = {
+      name: 'slow',
+      summary: 'test',
+      specs: [],
+      setup: (ctx) =>
+        ctx.hook('account:offline', { phase: 'store' }, async () => {
+          await new Promise<void>((resolve) => stored.push(resolve))
+          return { stop: 'stored' }
+        }),
+    }
+    await using h = await testHost({ modules: [available, slow], accounts: ['romeo', 'juliet'] })
+    const romeo = await h.client('romeo@example.org/orchard')
+    const message = `<message to='${BARE}' type='chat'><body>hi</body></message>`
+    await romeo.send(message + message)
+    expect(stored).to.have.length(2)
+    stored[0]?.()
+    await h.settle()
+    const balcony = await h.client('juliet@example.org/balcony')
+    await balcony.send('<presence/>')
+    stored[1]?.()
+    await h.settle()
+    await romeo.send(message)
+    expect(balcony.take().map((e) => e.name)).to.deep.equal(['message'])
+    expect(stored).to.have.length(2)
+  })
+})
