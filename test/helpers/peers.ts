@@ -111,7 +111,7 @@ export async function startProsody(options: PeerOptions = {}): Promise<Peer> {
   const child = spawn(prosodyProgram, ['-F', '--config', config], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const accounts = join(folder, 'data', encodeName(domain), 'accounts')
   mkdirSync(accounts, { recursive: true })
-  await untilListening(child, folder, [c2s], 'prosody.log')
+  await untilListening(child, folder, [c2s, component], 'prosody.log')
   return {
     name: 'prosody',
     domain,
@@ -172,7 +172,7 @@ export async function startEjabberd(options: PeerOptions = {}): Promise<Peer> {
   const quiet = ['+sbwt', 'none', '+sbwtdcpu', 'none', '+sbwtdio', 'none'] // idle schedulers must not spin
   const erl = ['-noinput', '+K', 'true', ...quiet, '-mnesia', 'dir', `"${folder}/mnesia"`, '-s', 'ejabberd']
   const child = spawn('erl', erl, { env, cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] })
-  await untilListening(child, folder, [http, c2s], 'ejabberd.log')
+  await untilListening(child, folder, [http, c2s, component], 'ejabberd.log')
   return {
     name: 'ejabberd',
     domain,
