@@ -147,6 +147,7 @@ export class Stage implements AsyncDisposable {
   #evaluate(expression: string): string {
     const [, word = '', rest = ''] = /^(\S+)(?: (.*))?$/s.exec(expression) ?? []
     if (word === 'base64') return Buffer.from(rest.replaceAll('\\0', '\0')).toString('base64')
+    if (word === 'upper') return rest.toUpperCase()
     if (word === 'ht') return hashedToken(rest)
     if (word === 'repeat') {
       const [, times, what] = /^(\d+) (.*)$/s.exec(rest) ?? []
