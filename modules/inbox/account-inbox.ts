@@ -61,6 +61,11 @@ export class AccountInbox {
     this.#check = 'all'
   }
 
+  /** Entries were removed since it was compared with the archive. */
+  get isDoubtful(): boolean {
+    return this.#check === 'all'
+  }
+
   /** Something of the conversation is not as it is in the archive. */
   doubt(jid: string): void {
     const conversation = this.conversations.get(jid)

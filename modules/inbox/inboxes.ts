@@ -9,8 +9,8 @@ import { AccountInbox, type InboxRules } from './account-inbox.ts'
 import { Conversation, type ConversationDoc } from './conversation.ts'
 import { type Mark, Marks } from './marks.ts'
 
-/** How far the archive of an account was followed. */
-type StateDoc = { readonly upto: string; readonly rules: string }
+/** How far the archive of an account was followed. `removed`: entries were removed that may still be counted. */
+type StateDoc = { readonly upto: string; readonly rules: string; readonly removed: boolean }
 
 const STATE = 'state'
 /** Part of the rules by which stored conversations were made; others are made anew. */
@@ -35,8 +35,8 @@ interface Cached {
   weight: number
   /** The account was removed: nothing of it may come back. */
   gone: boolean
-  /** The entry up to which it is stored. */
-  written: string
+  /** How far it is stored. */
+  written: Pick<StateDoc, 'upto' | 'removed'>
 }
 
 /** The inboxes of a host. */
@@ -116,8 +116,10 @@ export class Inboxes {
   }
 
   /** Entries of an archive were removed. */
-  removed(local: string): void {
+  async removed(local: string): Promise<void> {
     this.#cache.get(local)?.inbox.removed()
+    // For one that is not in memory, or will not be when it is asked for.
+    await this.#states.update(local, STATE, (old) => old && { ...old, removed: true })
   }
 
   /** The account is gone. */
@@ -197,7 +199,9 @@ export class Inboxes {
     this.#ctx.signal.throwIfAborted()
     const upto = state?.rules === rules ? state.upto : ''
     const inbox = new AccountInbox(this.#ctx, source, this.#rules, { upto, conversations })
-    return { inbox, weight: 0, gone: this.#gone.has(local), written: upto }
+    const removed = state?.removed === true
+    if (removed) inbox.removed()
+    return { inbox, weight: 0, gone: this.#gone.has(local), written: { upto, removed } }
   }
 
   #weigh(local: string, cached: Cached): void {
@@ -221,7 +225,7 @@ export class Inboxes {
   // ---- writing ----
 
   #isChanged({ inbox, written }: Cached): boolean {
-    return inbox.changed.size > 0 || inbox.upto !== written
+    return inbox.changed.size > 0 || inbox.upto !== written.upto || inbox.isDoubtful !== written.removed
   }
 
   #writeLater(local: string): void {
@@ -240,7 +244,7 @@ export class Inboxes {
     if (!within && this.#running.has(local)) return
     if (this.#ctx.signal.aborted || cached.gone || !this.#isChanged(cached)) return
     const { inbox } = cached
-    const { upto } = inbox
+    const { upto, isDoubtful: removed } = inbox
     const changes = [...inbox.changed].map((jid) => [jid, inbox.conversations.get(jid)?.toDoc(upto)] as const)
     inbox.changed.clear()
     try {
@@ -254,11 +258,11 @@ export class Inboxes {
         )
       }
       if (cached.gone) return
-      const state = { upto, rules: `${VERSION} ${this.#rules.readBySending}` }
+      const state = { upto, removed, rules: `${VERSION} ${this.#rules.readBySending}` }
       await this.#states.update(local, STATE, (old) =>
         old !== undefined && old.rules === state.rules && old.upto > upto ? old : state,
       )
-      cached.written = upto
+      cached.written = { upto, removed }
     } catch (error) {
       for (const [jid] of changes) inbox.changed.add(jid)
       throw error

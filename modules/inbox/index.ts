@@ -58,9 +58,9 @@ export default defineModule({
     // §3.1; others are refused by the target. §2.1: announced with it
     ctx.iq('self', 'get', NS_INBOX, 'inbox', (iq) => answerInbox(ctx, iq, inboxes, maxPage))
 
-    // A marker that the archive does not get: it is handled when it is stored here.
-    ctx.hook('client:in', { phase: 'store', kinds: ['message'], after: ['mam'] }, (e) =>
-      e.archivedAs === undefined ? unarchived(e) : undefined,
+    // A marker that the archive will not get (mam has decided before): it is handled when it is stored here.
+    ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, (e) =>
+      e.archiving === undefined ? unarchived(e) : undefined,
     )
     function unarchived({ stanza, from, to }: StanzaEvent): void | Promise<void> {
       const id = displayedId(stanza)

@@ -26,7 +26,7 @@ import type { Source } from './service.ts'
 
 declare module '../../server/module.ts' {
   interface StanzaEvent {
-    /** Of mam alone: the account whose chain this is wants the message in its archive. */
+    /** Set by mam, from phase rewrite on: the account whose chain this is wants the message in its archive. */
     archiving?: Finding | undefined
     /** Of mam alone: the id that its sender gave a message which would belong there, but whose account keeps none such. */
     passing?: string | undefined

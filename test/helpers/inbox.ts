@@ -62,10 +62,23 @@ let asked = 0
 export async function inbox(client: TestClient, attrs = '', rsm?: string, id?: string): Promise<InboxAnswer> {
   const name = id ?? `inbox${++asked}`
   const set = rsm === undefined ? '' : `<set xmlns='${NS.RSM}'>${rsm}</set>`
-  const received = await client.send(
-    `<iq type='get' id='${name}'><inbox xmlns='${NS_INBOX}' ${attrs}>${set}</inbox></iq>`,
-  )
-  return readAnswer(received, name)
+  const request = `<iq type='get' id='${name}'><inbox xmlns='${NS_INBOX}' ${attrs}>${set}</inbox></iq>`
+  return readAnswer(await sendAndWait(client, request, name), name)
+}
+
+/** Sends something and waits until the request with that id, in it, is answered: stores on disk take their time. */
+async function sendAndWait(client: TestClient, text: string, id: string): Promise<readonly Element[]> {
+  const received = await client.send(text)
+  const until = performance.now() + 10_000
+  while (performance.now() < until && !received.some((e) => e.name === 'iq' && e.attr('id') === id))
+    received.push(...(await client.send('')))
+  return received
+}
+
+/** Sends messages; all of it is handled, and in the archives of this host, when it resolves. */
+export async function deliver(client: TestClient, ...messages: readonly string[]): Promise<void> {
+  const id = `done${++asked}`
+  await sendAndWait(client, `${messages.join('')}<iq type='get' id='${id}'><done xmlns='urn:x'/></iq>`, id)
 }
 
 /** The answer with that id among what a client received. */
