@@ -93,6 +93,8 @@ export interface PeerStreams {
   accept(transport: Transport): PeerStream
   /** For new streams, and for open ones where they are looked at again and again. */
   setLimits(limits: PeerLimits): void
+  /** Ends all as unload does, for a module that has to work on what they leave. */
+  close(): Promise<void>
 }
 /** One stream, without features: components (XEP-0114). */
 export interface PeerStream {

@@ -78,7 +78,11 @@ export class ModuleStreams implements PeerStreams, AsyncDisposable {
     if (this.#open.delete(peer)) this.#connections.closed(peer.remoteAddress)
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  async close(): Promise<void> {
     this.#stopped = true
     await Promise.all(Array.from(this.#open, (peer) => peer.stop()))
   }
@@ -288,5 +292,6 @@ class Peer implements PeerStream, StreamOwner, InboxOwner {
 /** All stanzas, read as they are asked for. */
 function* unsent(leaving: readonly (Element | string)[], held: Held | undefined): Iterable<Element> {
   for (const item of leaving) yield* typeof item === 'string' ? elementsOf(item) : [item].filter(kind)
-  if (held !== undefined) yield* [...held.elements()].filter(kind)
+  if (held === undefined) return
+  for (const element of held.elements()) if (kind(element) !== undefined) yield element
 }

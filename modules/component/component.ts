@@ -34,6 +34,7 @@ export class Component {
   readonly #taken: TakenDomain
   readonly #returned: () => void
   readonly #connections: Connection[] = []
+  readonly #returning = new Set<Promise<void>>()
   #over = false
 
   /** Takes the domain; throws when somebody else serves it. `returned` is called for each stanza that nobody takes. */
@@ -117,12 +118,28 @@ export class Component {
     if (at < 0) return false
     this.#connections.splice(at, 1)
     if (this.#connections.length === 0) this.#taken.setListed(false)
-    for (const stanza of unsent) {
-      const from = tryJid(stanza.attr('from') ?? '')
-      if (from !== undefined && this.#choose(from.bare.toString())?.send(stanza) !== true)
-        this.#return(stanza)
-    }
+    if (this.#connections.length > 0) {
+      // at once, so that nothing newer is there before it
+      for (const stanza of unsent) {
+        const sender = tryJid(stanza.attr('from') ?? '')?.bare.toString() ?? ''
+        if (this.#choose(sender)?.send(stanza) !== true) this.#return(stanza)
+      }
+    } else this.#returnAll(unsent)
     return true
+  }
+
+  /** Resolves when all that has to go back to its sender is on its way. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#returning)
+  }
+
+  /** In slices: it may be much. */
+  #returnAll(stanzas: Iterable<Element>): void {
+    const done = this.#ctx
+      .inSlices(stanzas, (stanza) => this.#return(stanza))
+      .finally(() => this.#returning.delete(done))
+    this.#returning.add(done)
+    done.catch((error: unknown) => this.#ctx.log.error('stanzas could not be returned', { err: error }))
   }
 
   // ---- stanzas ----

@@ -195,6 +195,10 @@ export default defineModule({
     serve(options)
     return {
       ready: () => listen(options),
+      async stop() {
+        await streams.close()
+        await Promise.all(Array.from(components.values(), (component) => component.settled()))
+      },
       async reconfigure(next) {
         serve(next)
         const where = (of: Config): string =>
