@@ -1,0 +1,396 @@
+/**
+ * XEP-0198 §5 as other people's clients do it: the connection is cut by a relay while messages are on their way, the client comes back
+ * and resumes. What a client sends and gets must be there once each, in order, whatever was lost. Also with a server that is restarted
+ * or killed in between.
+ */
+import { expect } from 'chai'
+import { Client } from '../helpers/client.ts'
+import { type CommandFolder, commandFolder, type RunningCommand } from '../helpers/command.ts'
+import type { Address } from '../helpers/connection.ts'
+import { startServer } from '../helpers/server.ts'
+import { startTcpProxy, type TcpProxy } from '../helpers/tcp-proxy.ts'
+import type { Driven, Told } from './driven.ts'
+
+/** What a client is started with. */
+export interface Login {
+  readonly jid: string
+  readonly password: string
+  /** PEM file of the certificate to trust. */
+  readonly ca: string
+  readonly domain: string
+}
+/** One client library. */
+export interface Library {
+  start(login: Login): Driven | Promise<Driven>
+  /** It forgets what it has sent and knows nothing of, so that what was lost on its way is lost: why, and in which version. */
+  readonly forgets?: string
+  /** After a failed resumption it sends again what was not confirmed. */
+  readonly resends?: boolean
+}
+
+const PASSWORD = 'a good password'
+const LIMIT_MS = 120_000
+
+/** `c3` to `c5`. */
+const texts = (letter: string, from: number, to: number): string[] =>
+  Array.from({ length: to - from + 1 }, (_, i) => `${letter}${from + i}`)
+const heard = (told: readonly Told[]): string[] =>
+  told.filter(({ event }) => event === 'message').map(({ text }) => text ?? '')
+
+/** A user of this suite's own test client, who talks with the client under test; without a proxy in between. */
+class Peer {
+  readonly client: Client
+  readonly #to: string
+
+  private constructor(client: Client, to: string) {
+    this.client = client
+    client.timeoutMs = 30_000
+    this.#to = to
+  }
+
+  static async login(address: Address, local: string, to: string): Promise<Peer> {
+    const client = await Client.connect(address, 'tls', local)
+    await client.authenticate(local, PASSWORD)
+    await client.bind('peer')
+    await client.goOnline()
+    return new Peer(client, to)
+  }
+
+  send(bodies: readonly string[]): void {
+    for (const body of bodies)
+      this.client.sendStanza(`<message type='chat' to='${this.#to}'><body>${body}</body></message>`)
+  }
+
+  /** Texts that came, in order. */
+  get got(): string[] {
+    return this.client.inbox.flatMap((item) => {
+      if (item.kind !== 'element' || item.el.getName() !== 'message') return []
+      return item.el.getChildText('body') ?? []
+    })
+  }
+
+  async waitFor(text: string): Promise<void> {
+    await this.client.until(() => this.got.includes(text), `the message ${text}`)
+  }
+
+  /** Texts of its archive, oldest first (XEP-0313). */
+  async archive(): Promise<string[]> {
+    const { client } = this
+    client.clear()
+    client.sendStanza(
+      "<iq type='set' id='archive'><query xmlns='urn:xmpp:mam:2'><set xmlns='http://jabber.org/protocol/rsm'><max>100</max></set></query></iq>",
+    )
+    await client.until(
+      () => client.inbox.some((item) => item.kind === 'element' && item.el.attrs['id'] === 'archive'),
+      'the archive',
+    )
+    return client.inbox.flatMap((item) => {
+      if (item.kind !== 'element') return []
+      const forwarded = item.el
+        .getChild('result', 'urn:xmpp:mam:2')
+        ?.getChild('forwarded', 'urn:xmpp:forward:0')
+      return forwarded?.getChild('message', 'jabber:client')?.getChildText('body') ?? []
+    })
+  }
+}
+
+/** A server, a relay before it, the client and its peer. */
+interface Stage extends AsyncDisposable {
+  readonly proxy: TcpProxy
+  readonly client: Driven
+  readonly peer: Peer
+  readonly peerJid: string
+}
+
+let runs = 0
+
+async function stage(library: Library): Promise<Stage> {
+  await using undo = new AsyncDisposableStack()
+  const server = undo.use(await startServer())
+  const proxy = undo.use(await startTcpProxy(server.ports.c2s))
+  const [one, other] = [`one${(runs += 1)}`, `other${runs}`]
+  await server.addUser(one, PASSWORD)
+  await server.addUser(other, PASSWORD)
+  const jid = `${one}@${server.domain}`
+  const client = undo.use(
+    await library.start({ jid, password: PASSWORD, ca: server.ca, domain: server.domain }),
+  )
+  const peer = await Peer.login(server, other, jid)
+  undo.defer(() => peer.client.drop())
+  client.connect(proxy.port)
+  await client.next('session_start')
+  await client.sync() // its presence has arrived
+  const kept = undo.move()
+  return {
+    proxy,
+    client,
+    peer,
+    peerJid: `${other}@${server.domain}`,
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  }
+}
+
+/** Holds one direction: resolves when something came that is held. What is held is lost when the connection is cut. */
+function hold(
+  proxy: TcpProxy,
+  way: 'onRequest' | 'onAnswer',
+): { readonly some: Promise<void>; lift(): void } {
+  const some = Promise.withResolvers<void>()
+  const lifted = Promise.withResolvers<boolean>()
+  proxy[way] = () => {
+    some.resolve()
+    return lifted.promise
+  }
+  return {
+    some: some.promise,
+    lift() {
+      proxy[way] = undefined
+      lifted.resolve(false)
+    },
+  }
+}
+
+async function resume({ proxy, client }: Stage): Promise<void> {
+  await client.next('disconnected')
+  client.connect(proxy.port)
+  await client.next('session_resumed')
+}
+
+/** Everything was said once, in order, in both directions. `missing`: what the client has forgotten to send. */
+async function finish({ client, peer, peerJid }: Stage, missing: readonly string[] = []): Promise<void> {
+  client.send(['c-last'], peerJid)
+  peer.send(['p-last'])
+  await peer.waitFor('c-last')
+  await client.until((told) => heard(told).includes('p-last'), 'the last message')
+  await client.sync() // and nothing behind it
+  const said = Array.from({ length: 30 }, (_, i) => i + 1)
+  const inOrder = (letter: string, got: readonly string[]): string[] => [
+    ...said.map((i) => `${letter}${i}`).filter((text) => got.includes(text)),
+    `${letter}-last`,
+  ]
+  expect(peer.got).to.deep.equal(inOrder('c', peer.got))
+  expect(heard(client.told)).to.deep.equal(inOrder('p', heard(client.told)))
+  for (const text of missing) expect(peer.got).not.to.include(text)
+}
+
+/** The tests of one library. */
+export function resumptionTests(library: Library): void {
+  it('both directions are lost on their way: both are sent again', async function () {
+    this.timeout(LIMIT_MS)
+    await using s = await stage(library)
+    s.client.send(texts('c', 1, 3), s.peerJid)
+    s.peer.send(texts('p', 1, 3))
+    await s.peer.waitFor('c3')
+    await s.client.until((told) => heard(told).includes('p3'), 'p3')
+    const held = [hold(s.proxy, 'onRequest'), hold(s.proxy, 'onAnswer')]
+    s.client.send(texts('c', 4, 8), s.peerJid)
+    s.peer.send(texts('p', 4, 8))
+    await Promise.all(held.map((one) => one.some))
+    await s.peer.client.ping()
+    s.proxy.cut()
+    for (const one of held) one.lift()
+    await resume(s)
+    await finish(s, library.forgets === undefined ? [] : texts('c', 4, 8))
+    if (library.forgets === undefined) expect(s.peer.got).to.include.members(texts('c', 1, 8))
+    expect(heard(s.client.told)).to.include.members(texts('p', 1, 8))
+  })
+
+  it('the server has handled what the client knows nothing of: it is not handled again', async function () {
+    this.timeout(LIMIT_MS)
+    await using s = await stage(library)
+    const held = hold(s.proxy, 'onAnswer')
+    s.client.send(texts('c', 1, 5), s.peerJid)
+    await s.peer.waitFor('c5')
+    s.peer.send(texts('p', 1, 5))
+    await s.peer.client.ping()
+    await held.some
+    s.proxy.cut()
+    held.lift()
+    await resume(s)
+    await finish(s)
+    expect(s.peer.got).to.deep.equal([...texts('c', 1, 5), 'c-last'])
+    expect(heard(s.client.told)).to.deep.equal([...texts('p', 1, 5), 'p-last'])
+  })
+
+  it('the client has what the server knows nothing of: it is not sent again', async function () {
+    this.timeout(LIMIT_MS)
+    await using s = await stage(library)
+    const held = hold(s.proxy, 'onRequest')
+    s.peer.send(texts('p', 1, 5))
+    await s.client.until((told) => heard(told).includes('p5'), 'p5')
+    s.client.send(texts('c', 1, 5), s.peerJid)
+    await held.some
+    s.proxy.cut()
+    held.lift()
+    await resume(s)
+    await finish(s)
+    expect(heard(s.client.told)).to.deep.equal([...texts('p', 1, 5), 'p-last'])
+    expect(s.peer.got).to.deep.equal([...(library.forgets === undefined ? texts('c', 1, 5) : []), 'c-last'])
+  })
+
+  it('what comes while the client is away waits for it', async function () {
+    this.timeout(LIMIT_MS)
+    await using s = await stage(library)
+    for (const [from, to] of [
+      [1, 5],
+      [6, 10],
+    ] as const) {
+      s.proxy.cut()
+      await s.client.next('disconnected')
+      s.peer.send(texts('p', from, to))
+      await s.peer.client.ping()
+      s.client.connect(s.proxy.port)
+      await s.client.next('session_resumed')
+    }
+    await finish(s)
+    expect(heard(s.client.told)).to.deep.equal([...texts('p', 1, 10), 'p-last'])
+  })
+
+  it('cut again at each step of coming back', async function () {
+    this.timeout(LIMIT_MS)
+    await using s = await stage(library)
+    s.proxy.cut()
+    await s.client.next('disconnected')
+    let cuts = 0
+    for (let step = 1; ; step++) {
+      s.peer.send([`p${step}`])
+      await s.peer.client.ping()
+      let answers = 0
+      s.proxy.onAnswer = () => ++answers < step
+      s.client.connect(s.proxy.port)
+      // what is not cut within a few answers is through
+      const { event } = await s.client.next('disconnected', 'session_resumed')
+      if (event === 'session_resumed') break
+      cuts = step
+      expect(step, 'never through').to.be.lessThan(30)
+    }
+    s.proxy.onAnswer = undefined
+    expect(cuts).to.be.greaterThan(3)
+    // the connection may have been cut behind the answer that made it
+    s.proxy.cut()
+    await s.client.next('disconnected')
+    s.client.connect(s.proxy.port)
+    await s.client.next('session_resumed')
+    await finish(s)
+    expect(heard(s.client.told)).to.include.members(texts('p', 1, cuts + 1))
+  })
+
+  it('SIGTERM: a new server knows what was handled, and has what the client did not get', async function () {
+    this.timeout(LIMIT_MS)
+    await using world = await restartable(library)
+    const { client, jid, peerJid } = world
+    const peer = await world.peer()
+    const proxy = await world.connect()
+    await client.next('session_start')
+    await client.sync()
+    const held = hold(proxy, 'onAnswer')
+    client.send(texts('c', 1, 5), peerJid)
+    await peer.waitFor('c5')
+    peer.send(texts('p', 1, 5))
+    await peer.client.ping()
+    await held.some
+    world.running.signal('SIGTERM')
+    expect((await world.running.done).code).to.equal(0)
+    proxy.cut()
+    held.lift()
+    await client.next('disconnected')
+    await world.restart()
+    const again = await world.peer()
+    await world.connect()
+    expect((await client.next('session_start')).jid).to.match(new RegExp(`^${jid}/`))
+    again.send(['p-last'])
+    client.send(['c-last'], peerJid)
+    await again.waitFor('c-last')
+    await client.until((told) => heard(told).includes('p-last'), 'the last message')
+    await client.sync()
+    expect(heard(client.told)).to.deep.equal([...texts('p', 1, 5), 'p-last'])
+    expect(again.got).to.deep.equal(['c-last'])
+    expect(await again.archive()).to.deep.equal([
+      ...texts('c', 1, 5),
+      ...texts('p', 1, 5),
+      'p-last',
+      'c-last',
+    ])
+  })
+
+  it('kill -9: what was acknowledged to the client is in the archive, once', async function () {
+    this.timeout(LIMIT_MS)
+    await using world = await restartable(library)
+    const { client, peerJid } = world
+    const peer = await world.peer()
+    await world.connect()
+    await client.next('session_start')
+    await client.sync()
+    const acked = (): string[] =>
+      client.told.filter(({ event }) => event === 'acked').map(({ text }) => text ?? '')
+    client.send(texts('c', 1, 6), peerJid)
+    await client.until(() => acked().length >= 3, 'acknowledgements')
+    client.send(texts('c', 7, 30), peerJid)
+    await client.until(() => acked().length >= 9, 'more acknowledgements')
+    world.running.signal('SIGKILL')
+    await world.running.done
+    const known = acked()
+    await client.next('disconnected')
+    peer.client.drop()
+    await world.restart()
+    const again = await world.peer()
+    await world.connect()
+    await client.next('session_start')
+    client.send(['c-last'], peerJid)
+    await again.waitFor('c-last')
+    const archive = await again.archive()
+    expect(archive).to.include.members(known)
+    expect(new Set(archive).size, `twice: ${archive.join(' ')}`).to.equal(archive.length)
+    if (library.resends === true) expect(archive).to.have.members([...texts('c', 1, 30), 'c-last'])
+  })
+}
+
+interface Restartable extends AsyncDisposable {
+  readonly client: Driven
+  readonly jid: string
+  readonly peerJid: string
+  readonly running: RunningCommand
+  /** Logs the peer in at the server that runs now. */
+  peer(): Promise<Peer>
+  /** Tells the client to connect to the server that runs now, through a relay of its own. */
+  connect(): Promise<TcpProxy>
+  restart(): Promise<void>
+}
+
+/** A server as its own process on an embedded store, which can be ended and started again. */
+async function restartable(library: Library): Promise<Restartable> {
+  await using undo = new AsyncDisposableStack()
+  const folder: CommandFolder = undo.use(await commandFolder())
+  await folder.configure('modules: { accounts: { iterations: 4096 } }')
+  for (const local of ['one', 'other'])
+    expect(
+      (await folder.run(['user', 'add', `${local}@example.org`], { input: `${PASSWORD}\n` })).code,
+    ).to.equal(0)
+  let running = await folder.start()
+  const ca = `${folder.path}/certs/example.org.crt`
+  const jid = 'one@example.org'
+  const client = undo.use(await library.start({ jid, password: PASSWORD, ca, domain: 'example.org' }))
+  const kept = undo.move()
+  return {
+    client,
+    jid,
+    peerJid: 'other@example.org',
+    get running() {
+      return running
+    },
+    async peer() {
+      const peer = await Peer.login({ domain: 'example.org', ports: running.ports, ca }, 'other', jid)
+      kept.defer(() => peer.client.drop())
+      return peer
+    },
+    async connect() {
+      const proxy = kept.use(await startTcpProxy(running.ports.c2s))
+      client.connect(proxy.port)
+      return proxy
+    },
+    async restart() {
+      running = await folder.start()
+    },
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  }
+}
