@@ -5,6 +5,7 @@ import { describe } from '../helpers/connection.ts'
 import type { ScramOverrides } from '../helpers/scram.ts'
 import { NS_SM } from '../helpers/stream-counts.ts'
 import { matchElement, NS_SASL, NS_STREAM, parsePattern } from '../helpers/xml.ts'
+import { findsInArchive } from './archive-step.ts'
 import { accountOf, bind, type Stage } from './stage.ts'
 
 type Action = (stage: Stage, client: Client, args: readonly string[], payload: string) => Promise<void> | void
@@ -290,6 +291,10 @@ export const STEPS: readonly (readonly [RegExp, Action])[] = [
       c.sendStanza("<iq type='set' id='carbons'><enable xmlns='urn:xmpp:carbons:2'/></iq>")
       await c.eventually("<iq type='result' id='carbons' etc=''/>")
     },
+  ],
+  [
+    /^finds in its archive(?: where (.+))?$/,
+    (_, c, [where], payload) => findsInArchive(c, where ?? '', payload),
   ],
   [/^forgets what came$/, (_, c) => c.clear()],
   [/^is (not )?offered$/, (stage, c, [not], payload) => offered(stage, c, not === undefined, payload)],
