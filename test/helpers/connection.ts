@@ -39,7 +39,7 @@ export class Connection {
   readonly name: string
   readonly via: Via
   readonly address: Address
-  timeoutMs = 5000
+  timeoutMs = 15_000
   /** What came so far and was not taken yet. */
   readonly inbox: Incoming[] = []
   readonly #log: string[] = []

@@ -23,7 +23,7 @@ export class Stage implements AsyncDisposable {
   readonly #clients = new Map<string, Client>()
   readonly #accounts = new Map<string, { readonly local: string; readonly password: string }>()
   readonly #suffix = randomBytes(4).toString('hex')
-  #timeoutMs = 5000
+  #timeoutMs = 15_000
 
   constructor(target: Target) {
     this.target = target
