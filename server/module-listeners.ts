@@ -47,5 +47,6 @@ export class ModuleListeners {
   async close(): Promise<void> {
     await Promise.all(Array.from(this.#open, (listener) => listener.close()))
     this.#open.clear()
+    this.ports.clear()
   }
 }
