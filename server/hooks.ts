@@ -156,14 +156,17 @@ export class Chain<E> {
     const [first] = links
     if (first === undefined) return undefined
     if (links.length === 1) return this.#call(first, e)
-    let pending: (Verdict | Promise<Verdict>)[] | undefined
-    let verdict: Verdict
+    let only: Verdict | Promise<Verdict>
+    let several: (Verdict | Promise<Verdict>)[] | undefined
     for (const link of links) {
-      const v = this.#call(link, e)
-      if (v instanceof Promise || pending !== undefined) (pending ??= [verdict]).push(v)
-      else verdict ??= v
+      const answer = this.#call(link, e)
+      // Mostly one of them stores, and the others have nothing to do with it: that costs no more than if they were not there.
+      if (answer === undefined) continue
+      if (several !== undefined) several.push(answer)
+      else if (only === undefined) only = answer
+      else if (only instanceof Promise || answer instanceof Promise) several = [only, answer]
     }
-    return pending === undefined ? verdict : firstVerdict(pending)
+    return several === undefined ? only : firstVerdict(several)
   }
 
   /** copy and observe: errors are logged, verdicts are ignored. */
