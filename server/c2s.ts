@@ -376,7 +376,10 @@ export class C2s implements SessionDriver, NegotiationDriver {
       await session.pending // accepted before the end: stored before the end
       session.close(condition)
     }
-    for (const session of Array.from(this.#detached)) session.end(condition)
+    for (const session of Array.from(this.#detached)) {
+      await session.pending // whoever keeps it sees what comes back
+      session.end(condition)
+    }
     while (this.#ending.size > 0) await new Promise((resolve) => setImmediate(resolve))
     this.#sweeper[Symbol.dispose]()
   }

@@ -226,7 +226,11 @@ export class Manager implements ManagedOwner {
     const managed = this.#managed.get(session)
     const id = managed?.id
     if (managed === undefined || id === undefined || FORGOTTEN.has(reason)) return undefined
-    const store = (): Promise<void> => this.ended.add(session.jid.local, id, managed.handled)
+    const store = (): Promise<void> | undefined => {
+      // It may be that a message came back, and the client does not know: it shall send all again rather than none.
+      for (const { stanza } of managed.queue.all()) if (stanza.attr('type') === 'error') return undefined
+      return this.ended.add(session.jid.local, id, managed.handled)
+    }
     const waiting = session.input.settled
     return waiting === undefined ? store() : waiting.then(store)
   }

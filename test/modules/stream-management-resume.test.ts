@@ -1,6 +1,11 @@
 /** XEP-0198 §5: resumption. */
 import { expect } from 'chai'
+import sm from '../../modules/stream-management/index.ts'
+import type { ModuleDef } from '../../server/module.ts'
+import { openMemory } from '../../server/storage/memory.ts'
+import { StanzaError } from '../../server/xmpp/errors.ts'
 import { parseJid } from '../../server/xmpp/jid.ts'
+import { testHost } from '../helpers/host.ts'
 import {
   NS,
   ENABLE,
@@ -274,5 +279,39 @@ describe('stream management: resumption, XEP-0198 §5', () => {
     await using s = await stage({ hibernation: '0s' })
     const fresh = await Fresh.open(s.host)
     expect(first(await fresh.send(resume('x', 0)))).to.equal('failed feature-not-implemented')
+  })
+
+  it('§5: after an error that the client has not confirmed nothing counts as handled, so that it sends again', async () => {
+    const store = await openMemory({})
+    const gates: (() => void)[] = []
+    const failing: ModuleDef<never> = {
+      name: 'failing',
+      summary: 'test',
+      specs: [],
+      setup: (ctx) =>
+        ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, async () => {
+          await new Promise<void>((resolve) => gates.push(resolve))
+          return { bounce: new StanzaError('internal-server-error') }
+        }),
+    }
+    const ids: string[] = []
+    {
+      await using host = await testHost({ modules: [sm, failing], accounts: ['romeo'], store })
+      for (const drop of [false, true]) {
+        const romeo = await host.client(`romeo@example.org/${drop ? 'away' : 'here'}`)
+        ids.push((await romeo.send(ENABLE))[0]?.attr('id') ?? '')
+        await romeo.send(message('1', JULIET))
+        if (drop) await romeo.drop()
+      }
+      const stopped = host.c2s.stop('system-shutdown')
+      await host.settle()
+      for (const open of gates) open()
+      await stopped
+    }
+    await using host = await testHost({ modules: [sm], accounts: ['romeo'], store })
+    for (const id of ids) {
+      const fresh = await Fresh.open(host)
+      expect(first(await fresh.send(resume(id, 0)))).to.equal('failed item-not-found')
+    }
   })
 })
