@@ -23,6 +23,7 @@ export const DEFAULT_MODULES: readonly string[] = [
   'presence',
   'stanza-id',
   'mam',
+  'inbox',
   'retract',
   'offline',
   'carbons',
