@@ -199,6 +199,7 @@ export class Device implements DeviceLog {
   serverEnded(sent: number | undefined): void {
     if (sent !== undefined && this.simple && this.attached) this.excused = sent
     this.#lingers = false
+    this.#outbox.serverEnded(this.#world.faulty())
   }
 
   stop(): void {

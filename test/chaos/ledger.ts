@@ -26,6 +26,11 @@ export interface Message {
   doubtful?: boolean
   /** It came back with an error and was sent again, behind newer ones. */
   again?: boolean
+  /**
+   * The store failed, and the server ended before its sender was sure: it may stand in an archive though nobody was shown it, and no server
+   * could know. It has to stand there once all the same.
+   */
+  shaken?: boolean
 }
 
 /** Something that came to a device. */
@@ -255,7 +260,8 @@ export class Ledger {
     if (session.first === undefined) return
     for (let at = Math.max(session.first, session.scanned); at <= session.last; at++) {
       const n = account.entries[at]?.n ?? 0
-      if (!session.live.has(at) && this.#sent.get(n)?.device !== log.name)
+      const message = this.#sent.get(n)
+      if (!session.live.has(at) && message?.device !== log.name && message?.shaken !== true)
         this.#fault('missing carbons', `${n} did not come live to ${log.name}`)
     }
     session.scanned = session.last + 1
@@ -267,7 +273,7 @@ export class Ledger {
     for (; state.checked < entries.length; state.checked++) {
       const n = entries[state.checked]?.n ?? 0
       const message = this.#sent.get(n)
-      if (state.known.has(state.checked) || message?.device === log.name) continue
+      if (state.known.has(state.checked) || message?.device === log.name || message?.shaken === true) continue
       // Nobody sends a simple device what its account has sent.
       if (log.simple === true && (message?.to !== log.account || n <= (log.excused ?? 0))) continue
       this.#fault('missing', `${log.name} does not have ${n}`)

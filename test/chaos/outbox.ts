@@ -25,6 +25,8 @@ export class Outbox {
   #unconfirmed: Unconfirmed[] = []
   #confirmed = 0
   #sinceAsked = 0
+  /** Messages that this server refused. */
+  readonly #shaky = new Set<Message>()
   /** Messages that came back and wait. */
   #waiting = 0
   readonly #own = new Map<number, { readonly message: Message; readonly xml: string }>()
@@ -102,6 +104,15 @@ export class Outbox {
     this.#world.counts.doubtful++
   }
 
+  /** The server ended. `faulty`: its store had failed. */
+  serverEnded(faulty: boolean): void {
+    if (faulty) {
+      for (const message of this.#shaky) message.shaken = true
+      for (const { message } of this.#unconfirmed) if (message !== undefined) message.shaken = true
+    }
+    this.#shaky.clear()
+  }
+
   /** There is a connection: everything goes again. */
   again(): void {
     for (const { xml, message } of this.#unconfirmed) {
@@ -121,7 +132,12 @@ export class Outbox {
     this.#world.counts.bounced++
     message.again = true
     message.open = true
-    if (message.kind === 'bare') return this.#giveUp(message)
+    this.#shaky.add(message)
+    if (message.kind === 'bare') {
+      // It may be there all the same, without a name by which it could be found and shown.
+      message.shaken = true
+      return this.#giveUp(message)
+    }
     this.#waiting++
     setTimeout(() => {
       this.#waiting--
