@@ -28,6 +28,7 @@ export const DEFAULT_MODULES: readonly string[] = [
   'offline',
   'carbons',
   'csi',
+  'push',
   'blocking',
   'ping',
   'version',

@@ -2,17 +2,14 @@
  * One virtual host in memory, no sockets: the real host, router, hooks, loader and sessions over a pipe, the memory store
  * and a virtual clock.
  */
-import * as crypto from 'node:crypto'
 import { C2s, type C2sLimits } from '../../server/c2s.ts'
 import { Host } from '../../server/host.ts'
 import { openLocalJobs } from '../../server/jobs/local.ts'
 import { type AnyModule, Loader } from '../../server/loader.ts'
 import type {
-  AuthService,
   Http,
   ListenOptions,
   Log,
-  ScramKeys,
   Services,
   TlsInfo,
   Transport,
@@ -27,6 +24,7 @@ import { Element, el } from '../../server/xmpp/element.ts'
 import { type JID, parseJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { Parser } from '../../server/xmpp/parser.ts'
+import { accountsStub } from './accounts.ts'
 import { VirtualClock } from './clock.ts'
 import { settle } from './settle.ts'
 
@@ -218,7 +216,6 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
     limits: { ...testLimits, ...opts.limits },
   })
   const listening = new Map<number, ListenOptions & { accept(transport: Transport): void }>()
-  const jobs = openLocalJobs(clock, log)
   const loader = new Loader({
     host,
     scope: 'host',
@@ -227,7 +224,7 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
     clock,
     log,
     telemetry,
-    jobs,
+    jobs: openLocalJobs(clock, log),
     http: () => ({ http: noHttp, dispose: () => undefined }),
     accept: (transport) => void c2s.accept(transport),
     listen: async (_module, options, accept) => {
@@ -368,32 +365,6 @@ async function boundClient(
       return error
     },
   }
-}
-
-/** Accounts that exist and nothing more. */
-function accountsStub(locals: readonly string[]): AnyModule {
-  const known = new Set(locals)
-  const keys = (): ScramKeys => ({
-    salt: crypto.randomBytes(16),
-    iterations: 4096,
-    storedKey: new Uint8Array(20),
-    serverKey: new Uint8Array(20),
-  })
-  const auth: AuthService = {
-    exists: (local) => known.has(local),
-    scramKeys: async () => undefined,
-    scramHashes: [],
-    decoyKeys: keys,
-    verify: async () => false,
-    create: async (local) => void known.add(local),
-    setPassword: async () => undefined,
-    remove: async (local) => known.delete(local),
-    list: async function* () {
-      yield* known
-    },
-    info: async () => undefined,
-  }
-  return { name: 'accounts', summary: 'test accounts', specs: [], setup: (ctx) => ctx.provide('auth', auth) }
 }
 
 const noHttp: Http = {

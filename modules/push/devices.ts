@@ -1,0 +1,180 @@
+/**
+ * Where the device of a registration is, and whether it has got what it was sent.
+ *
+ * A device is away when it has no session, or one without stream. One with a stream is silent when
+ * - its client confirms stanzas (XEP-0198) and has not confirmed a message for the time of `silence`, or
+ * - it does not, has said that nobody looks at it (XEP-0352), and nothing at all came from it for that time after the message.
+ * Then its socket may be half open, and it is treated as away until it is heard again. A client that neither confirms nor says that it is
+ * inactive is taken at its word: what was written to it has arrived.
+ */
+import type { Bound, Ctx, OutputCount, Session } from '../../server/module.ts'
+import type { Registration } from './registrations.ts'
+import type { Notice } from './rules.ts'
+
+/** Messages that one session is watched for; of more, only those that came first. */
+const MAX_WATCHED = 100
+/** How often it is looked whether sessions are silent. */
+const SWEEP_MS = 1000
+const CSI = 'csi'
+
+/** When a session counts as silent, milliseconds. */
+export interface Patience {
+  readonly silence: number
+  readonly callSilence: number
+}
+
+/** away: not there, or silent. waiting: it has not confirmed everything yet. fine: there, and has got everything. */
+export type DeviceState = 'away' | 'waiting' | 'fine'
+/** What is told of sessions. */
+export interface DeviceOwner {
+  patience: Patience
+  /** Registrations of the session's account. */
+  registrations(session: Bound): readonly Registration[]
+  /** The device will not see this for now; undefined: what it was sent again after it came back. */
+  missed(registration: Registration, notice: Notice | undefined): void
+  /** The device has seen everything. */
+  caughtUp(registration: Registration): void
+}
+
+interface Watched {
+  /** Undefined: what was sent again when the session went on with a new stream. */
+  readonly notice: Notice | undefined
+  readonly at: number
+  /** Confirmed when the client has confirmed so many. */
+  readonly position: number
+}
+
+/** The sessions of devices, of one host. */
+export class Devices {
+  readonly #ctx: Ctx
+  readonly #owner: DeviceOwner
+  /** What sessions have not confirmed, oldest first. */
+  readonly #watched = new Map<
+    Bound,
+    { readonly output: OutputCount | undefined; readonly list: Watched[]; silent: boolean }
+  >()
+
+  constructor(ctx: Ctx, owner: DeviceOwner) {
+    this.#ctx = ctx
+    this.#owner = owner
+    ctx.timers.every(SWEEP_MS, () => this.#sweep())
+    ctx.metrics.gauge('watched', 'Sessions that have not confirmed a message yet', () => this.#watched.size)
+  }
+
+  /** The session of a registration's device, the one with a stream if there are several. */
+  sessionOf(registration: Registration): Bound | undefined {
+    let found: Bound | undefined
+    for (const session of this.#ctx.sessions.of(registration.local)) {
+      if (!this.owns(session, registration)) continue
+      if (session.connected) return session
+      found ??= session
+    }
+    return found
+  }
+
+  /** Whether the session is that of the device. */
+  owns(session: Bound, { session: id, agent, resource }: Registration): boolean {
+    if (session.id === id) return true
+    const own = this.agentOf(session)
+    return own !== '' && agent !== '' ? own === agent : session.jid.resource === resource
+  }
+
+  /** The installation (XEP-0388 §2.3), '' when the client has not said. */
+  agentOf(session: Session): string {
+    return this.#ctx.find('sasl2')?.userAgent(session)?.id ?? ''
+  }
+
+  /** Of the device of a registration, now. */
+  stateOf(registration: Registration): DeviceState {
+    const session = this.sessionOf(registration)
+    if (session?.connected !== true) return 'away'
+    this.#prune(session)
+    const watched = this.#watched.get(session)
+    if (watched === undefined) return 'fine'
+    return watched.silent ? 'away' : 'waiting'
+  }
+
+  /** A message that matters is about to be sent to a session. */
+  sending(session: Bound, mine: readonly Registration[], notice: Notice): void {
+    if (!session.connected) {
+      for (const one of mine) this.#owner.missed(one, notice)
+      return
+    }
+    if (session.output !== undefined || session.flag(CSI) === 'inactive') this.#watch(session, notice, 1)
+    const watched = this.#watched.get(session)
+    // it has been silent for long enough already
+    if (watched?.silent === true) for (const one of mine) this.#owner.missed(one, notice)
+  }
+
+  #watch(session: Bound, notice: Notice | undefined, ahead: number): void {
+    const { output } = session
+    const watched = this.#watched.get(session) ?? { output, list: [], silent: false }
+    this.#watched.set(session, watched)
+    if (watched.list.length >= MAX_WATCHED) this.#prune(session)
+    if (watched.list.length >= MAX_WATCHED) return
+    watched.list.push({ notice, at: this.#ctx.now(), position: (output?.sentCount ?? 0) + ahead })
+  }
+
+  /** Forgets what has arrived. */
+  #prune(session: Bound): void {
+    const watched = this.#watched.get(session)
+    if (watched === undefined) return
+    const { list, output } = watched
+    const arrived =
+      output === undefined
+        ? (one: Watched) => session.heardAt > one.at
+        : (one: Watched) => output.confirmedCount >= one.position
+    const first = list.findIndex((one) => !arrived(one))
+    list.splice(0, first < 0 ? list.length : first)
+    if (list.length > 0) return
+    this.#watched.delete(session)
+    for (const one of this.#owner.registrations(session))
+      if (one.owed && session.connected && this.owns(session, one)) this.#owner.caughtUp(one)
+  }
+
+  #sweep(): void {
+    const now = this.#ctx.now()
+    const { silence, callSilence } = this.#owner.patience
+    for (const [session, watched] of Array.from(this.#watched)) {
+      this.#prune(session)
+      if (!this.#watched.has(session)) continue
+      const late = watched.list.some(
+        ({ notice, at }) => now - at >= (notice?.call === true ? callSilence : silence),
+      )
+      if (!session.connected) this.#give(session)
+      else if (late && !watched.silent) {
+        watched.silent = true
+        this.#tell(session)
+      }
+    }
+  }
+
+  #tell(session: Bound): void {
+    const list = this.#watched.get(session)?.list ?? []
+    for (const one of this.#owner.registrations(session))
+      if (this.owns(session, one)) for (const { notice } of list) this.#owner.missed(one, notice)
+  }
+
+  /** The session has no stream any more: what it has not confirmed was missed. */
+  #give(session: Bound): void {
+    this.#prune(session)
+    this.#tell(session)
+    this.#watched.delete(session)
+  }
+
+  /** The session goes on with a new stream, and its client is sent what it has missed. */
+  resumed(session: Bound, mine: readonly Registration[]): void {
+    this.#watched.delete(session)
+    const { output } = session
+    if (output === undefined || output.sentCount === output.confirmedCount)
+      for (const one of mine) this.#owner.caughtUp(one)
+    else this.#watch(session, undefined, 0)
+  }
+
+  /** The session is over. */
+  closed(session: Bound, reason: string): void {
+    // what a client leaves behind that has closed its stream finds its own way, and is told of there
+    if (reason !== 'closed') this.#give(session)
+    this.#watched.delete(session)
+  }
+}

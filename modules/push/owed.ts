@@ -1,0 +1,183 @@
+/**
+ * What devices have missed: each message once, counted in the store, so that the number and the duty to tell outlive this process. Changes of
+ * one registration that come while one is being written become one.
+ */
+import type { Ctx } from '../../server/module.ts'
+import { caughtUp, type Publisher } from './publisher.ts'
+import type { Registration, RegistrationDoc, Registrations } from './registrations.ts'
+import type { Notice } from './rules.ts'
+
+/** Messages of one device that are remembered, so that they count once; registrations that anything is remembered of. */
+const MAX_RECENT = 64
+const MAX_DEVICES = 10_000
+const MINUTE_MS = 60_000
+
+/** What the administrator decides. */
+export interface OwedOptions {
+  readonly callsPerMinute: number
+  readonly sender: boolean
+  readonly body: boolean | string
+}
+
+interface State {
+  readonly recent: Set<string>
+  /** Not written yet. */
+  missed: number
+  again: boolean
+  reset: boolean
+  last: Notice | undefined
+  writing: boolean
+  /** Calls in the present minute. */
+  calls: number
+  minute: number
+}
+
+/** All of one host. */
+export class Owed {
+  readonly #ctx: Ctx
+  readonly #registrations: Registrations
+  readonly #publisher: Publisher
+  readonly #options: OwedOptions
+  readonly #states = new Map<string, State>()
+  readonly #told
+  readonly #limited
+
+  constructor(ctx: Ctx, registrations: Registrations, publisher: Publisher, options: OwedOptions) {
+    this.#ctx = ctx
+    this.#registrations = registrations
+    this.#publisher = publisher
+    this.#options = options
+    this.#told = ctx.metrics.counter('missed', 'Messages and calls that devices were away for')
+    this.#limited = ctx.metrics.counter(
+      'limited',
+      'Calls that a device was not told of because there were too many',
+    )
+  }
+
+  /** The device will not see this for now; without a notice: what it was sent again. */
+  missed(registration: Registration, notice: Notice | undefined): void {
+    const state = this.#stateOf(registration)
+    if (notice === undefined) state.again = true
+    else {
+      if (isKnown(state, notice)) return
+      this.#told.add()
+      if (notice.call) return this.#call(registration, state, notice)
+      state.missed++
+      state.last = notice
+    }
+    registration.owed = true
+    this.#write(registration, state)
+  }
+
+  #call(registration: Registration, state: State, { key }: Notice): void {
+    const minute = Math.floor(this.#ctx.now() / MINUTE_MS)
+    if (state.minute !== minute) {
+      state.minute = minute
+      state.calls = 0
+    }
+    if (++state.calls > this.#options.callsPerMinute) return this.#limited.add()
+    this.#publisher.call(registration.local, registration.key, key)
+  }
+
+  /** The device has seen everything. */
+  caughtUp(registration: Registration): void {
+    if (!registration.owed) return
+    const state = this.#stateOf(registration)
+    registration.owed = false
+    state.reset = true
+    state.missed = 0
+    state.again = false
+    state.last = undefined
+    this.#write(registration, state)
+  }
+
+  forget({ local, key }: Registration): void {
+    this.#states.delete(`${local} ${key}`)
+  }
+
+  #stateOf({ local, key }: Registration): State {
+    const id = `${local} ${key}`
+    let state = this.#states.get(id)
+    if (state !== undefined) return state
+    if (this.#states.size >= MAX_DEVICES) {
+      for (const [oldest, { writing }] of this.#states) {
+        if (writing) continue
+        this.#states.delete(oldest)
+        break
+      }
+    }
+    state = {
+      recent: new Set(),
+      missed: 0,
+      again: false,
+      reset: false,
+      last: undefined,
+      writing: false,
+      calls: 0,
+      minute: 0,
+    }
+    this.#states.set(id, state)
+    return state
+  }
+
+  #write(registration: Registration, state: State): void {
+    if (state.writing) return
+    state.writing = true
+    this.#writeAll(registration, state)
+      .catch((error: unknown) => this.#ctx.log.warn('a registration cannot be written', { err: error }))
+      .finally(() => {
+        state.writing = false
+      })
+  }
+
+  async #writeAll({ local, key }: Registration, state: State): Promise<void> {
+    while (state.missed > 0 || state.again || state.reset) {
+      const { missed, again, reset, last } = state
+      state.missed = 0
+      state.again = false
+      state.reset = false
+      state.last = undefined
+      try {
+        const doc = await this.#registrations.change(local, key, (old) => ({
+          ...(reset ? caughtUp() : {}),
+          ...(missed > 0 || again ? this.#due(old, reset, missed, last) : {}),
+        }))
+        if (doc?.due === '1') this.#publisher.due(local, key, doc.pushedAt)
+      } catch (error) {
+        // goes with the next one
+        if (!state.reset) {
+          state.missed += missed
+          state.again ||= again
+          state.reset = reset
+          state.last ??= last
+        }
+        throw error
+      }
+    }
+  }
+
+  #due(
+    old: RegistrationDoc,
+    reset: boolean,
+    missed: number,
+    last: Notice | undefined,
+  ): Partial<RegistrationDoc> {
+    const { sender, body } = this.#options
+    const text = typeof body === 'string' ? body : body ? last?.body : undefined
+    return {
+      count: (reset ? 0 : old.count) + missed,
+      due: '1',
+      ...(last !== undefined && sender ? { sender: last.sender } : {}),
+      ...(last !== undefined && body !== false ? { body: text ?? '' } : {}),
+    }
+  }
+}
+
+function isKnown({ recent }: State, { key }: Notice): boolean {
+  if (key === undefined) return false
+  if (recent.has(key)) return true
+  const [oldest] = recent
+  if (oldest !== undefined && recent.size >= MAX_RECENT) recent.delete(oldest)
+  recent.add(key)
+  return false
+}

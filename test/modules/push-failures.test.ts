@@ -1,0 +1,174 @@
+/** XEP-0357 §7.1, §8: what becomes of registrations that app servers refuse, do not answer or take back; and after a restart. */
+import { expect } from 'chai'
+import { openMemory } from '../../server/storage/memory.ts'
+import { VirtualClock } from '../helpers/clock.ts'
+import { APP, AppServer, enable, kept, pushStage, ROMEO, SECRET } from '../helpers/push.ts'
+
+describe('push: failures (XEP-0357)', () => {
+  describe('§7.1: errors', () => {
+    for (const [type, condition] of [
+      ['cancel', 'item-not-found'],
+      ['cancel', 'gone'],
+      ['auth', 'forbidden'],
+      ['auth', 'not-authorized'],
+      ['modify', 'bad-request'],
+      ['cancel', 'not-allowed'],
+      ['cancel', 'conflict'],
+      ['cancel', 'feature-not-implemented'],
+    ] as const)
+      it(`${condition}: the registration is removed`, async () => {
+        await using stage = await pushStage({}, { onLog: () => undefined })
+        await stage.away('phone')
+        stage.app.answer = { type, condition }
+        await stage.say('one')
+        expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+        stage.app.answer = 'result'
+        await stage.host.clock.advance(3_600_000)
+        await stage.say('two')
+        await stage.host.clock.advance(3_600_000)
+        expect(await stage.app.counts()).to.deep.equal([])
+        expect(await kept(stage.host)).to.deep.equal([])
+      })
+
+    for (const [type, condition] of [
+      ['wait', 'policy-violation'],
+      ['wait', 'resource-constraint'],
+      ['cancel', 'internal-server-error'],
+      ['cancel', 'service-unavailable'],
+      ['cancel', 'remote-server-not-found'],
+      ['wait', 'remote-server-timeout'],
+    ] as const)
+      it(`${condition} (${type}): tried again until it is taken`, async () => {
+        await using stage = await pushStage({}, { onLog: () => undefined })
+        await stage.away('phone')
+        stage.app.answer = { type, condition }
+        await stage.say('one')
+        expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+        await stage.host.clock.advance(5000)
+        expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+        stage.app.answer = 'result'
+        await stage.host.clock.advance(10_000)
+        expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+        await stage.host.clock.advance(3_600_000)
+        expect(await stage.app.counts()).to.deep.equal([])
+      })
+
+    it('no answer: tried again, and told once when the app server is back, with what came meanwhile', async () => {
+      await using stage = await pushStage({}, { onLog: () => undefined })
+      await stage.away('phone')
+      stage.app.answer = 'nothing'
+      await stage.say('one')
+      expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+      await stage.host.clock.advance(600_000)
+      await stage.say('two')
+      await stage.host.clock.advance(600_000)
+      const tries = (await stage.app.told()).length
+      expect(tries).to.be.within(2, 10)
+      stage.app.answer = 'result'
+      expect(await stage.app.during(stage.host, 2_000_000)).to.deep.equal(['phone 2'])
+    })
+
+    it('an app server that is gone and comes back', async () => {
+      await using stage = await pushStage({}, { onLog: () => undefined })
+      await stage.away('phone')
+      await stage.app.client.close()
+      await stage.say('one')
+      await stage.host.clock.advance(60_000)
+      const back = new AppServer(await stage.host.client(APP))
+      expect(await back.during(stage.host, 300_000)).to.deep.equal(['phone 1'])
+    })
+
+    it('out of reach for days: given up, so that nobody tries for ever', async () => {
+      await using stage = await pushStage({ unreachable: '1d' }, { onLog: () => undefined })
+      await stage.away('phone')
+      stage.app.answer = { type: 'wait', condition: 'remote-server-timeout' }
+      for (let hour = 0; hour < 23; hour++) {
+        await stage.say('again')
+        for (let i = 0; i < 30; i++) {
+          await stage.host.clock.advance(120_000)
+          await stage.app.told()
+        }
+      }
+      expect(await kept(stage.host)).to.have.length(1)
+      for (let hour = 0; hour < 3; hour++) {
+        await stage.say('again')
+        for (let i = 0; i < 30; i++) {
+          await stage.host.clock.advance(120_000)
+          await stage.app.told()
+        }
+      }
+      expect(await kept(stage.host)).to.deep.equal([])
+    }).timeout(20_000)
+
+    it('enabled again while the app server refuses the old one: kept', async () => {
+      await using stage = await pushStage({}, { onLog: () => undefined })
+      await stage.away('phone')
+      stage.app.answer = 'nothing'
+      await stage.say('one')
+      const [told] = await stage.app.told()
+      await stage.host.clock.advance(1000)
+      const phone = await stage.device('phone')
+      await enable(phone, 'phone')
+      await stage.app.client.send(
+        `<iq type='error' to='example.org' id='${told?.iq.attr('id')}'><error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>`,
+      )
+      stage.app.answer = 'result'
+      await phone.close()
+      await stage.say('two')
+      await stage.host.clock.advance(60_000)
+      expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+    })
+  })
+
+  describe('§8: the app server takes it back', () => {
+    const affiliation = (what: string, jid = ROMEO, node = 'phone'): string =>
+      `<message to='${ROMEO}'><pubsub xmlns='http://jabber.org/protocol/pubsub' node='${node}'><affiliation jid='${jid}' affiliation='${what}'/></pubsub></message>`
+
+    for (const online of [true, false])
+      it(`none: removed, ${online ? 'with' : 'without'} a session`, async () => {
+        await using stage = await pushStage()
+        await stage.away('phone')
+        if (online) await stage.device('desk')
+        await stage.app.client.send(affiliation('none'))
+        await stage.say('one')
+        expect(await stage.app.counts()).to.deep.equal([])
+      })
+
+    it('from somebody else, for somebody else, of another node, or publish-only: it stays', async () => {
+      await using stage = await pushStage()
+      await stage.away('phone')
+      await stage.juliet.send(affiliation('none'))
+      await stage.app.client.send(affiliation('none', 'juliet@example.org'))
+      await stage.app.client.send(affiliation('none', ROMEO, 'other'))
+      await stage.app.client.send(affiliation('publish-only'))
+      await stage.say('one')
+      expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+    })
+  })
+
+  describe('restart', () => {
+    it('registrations, numbers and what is due outlive the process', async () => {
+      const clock = new VirtualClock()
+      await using store = await openMemory({ now: () => clock.now() }).then((opened) =>
+        Object.assign(opened, { [Symbol.asyncDispose]: () => opened.close() }),
+      )
+      {
+        await using stage = await pushStage({}, { store, onLog: () => undefined })
+        const phone = await stage.device('phone')
+        await enable(phone, 'phone', SECRET)
+        await phone.close()
+        await stage.say('one')
+        expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+        await stage.say('two')
+        await stage.say('three')
+        expect(await stage.app.counts()).to.deep.equal([]) // within the interval
+      }
+      await using stage = await pushStage({}, { store })
+      await stage.host.clock.advance(10_000)
+      const told = await stage.app.told()
+      expect(told.map(({ summary, options }) => [summary['message-count'], options['secret']])).to.deep.equal(
+        [['3', 'eruio234vzxc2kla-91']],
+      )
+    })
+  })
+})
