@@ -21,6 +21,8 @@ interface Connection {
   readonly stream: PeerStream
   /** Decides, together with the sender's address, who gets what. */
   readonly salt: number
+  /** A sign of life is waited for. */
+  asked: boolean
 }
 
 /** So that its square is exact as a number. */
@@ -84,17 +86,20 @@ export class Component {
   mayJoin(newcomer: PeerStream): boolean {
     if (this.#over) return false
     if (this.#settings.conflict !== 'refuse' || this.#connections.length === 0) return true
-    for (const { stream } of this.#connections) this.#askForLife(stream, newcomer)
+    for (const one of this.#connections) if (!one.asked) this.#askForLife(one, newcomer)
     return false
   }
 
   /** A machine that has crashed leaves a connection that looks open for many minutes. */
-  #askForLife(stream: PeerStream, newcomer: PeerStream): void {
+  #askForLife(one: Connection, newcomer: PeerStream): void {
+    const { stream } = one
     const asked = this.#ctx.now()
+    one.asked = true
     const from = this.#ctx.hosts[0]
     const ping = el('ping', 'urn:xmpp:ping')
     stream.send(el('iq', NS.CLIENT, { type: 'get', id: randomUUID(), from, to: this.domain }, ping))
     this.#ctx.timers.after(this.#settings.signOfLifeMs, () => {
+      one.asked = false
       if (!stream.open || stream.lastReceivedAt > asked) return
       this.#ctx.log.warn('component gives no sign of life', {
         component: this.domain,
@@ -107,7 +112,7 @@ export class Component {
   /** A stream whose handshake was right. */
   join(stream: PeerStream): void {
     const older = this.#settings.conflict === 'share' ? [] : this.#connections.slice()
-    this.#connections.push({ stream, salt: randomInt(1, PRIME) })
+    this.#connections.push({ stream, salt: randomInt(1, PRIME), asked: false })
     this.#taken.setListed(true)
     for (const one of older) one.stream.close('conflict') // RFC 6120 §4.9.3.3
   }
