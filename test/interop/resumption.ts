@@ -3,6 +3,8 @@
  * and resumes. What a client sends and gets must be there once each, in order, whatever was lost. Also with a server that is restarted
  * or killed in between.
  */
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { expect } from 'chai'
 import { Client } from '../helpers/client.ts'
 import { type CommandFolder, commandFolder, type RunningCommand } from '../helpers/command.ts'
@@ -22,12 +24,16 @@ export interface Login {
 /** One client library. */
 export interface Library {
   start(login: Login): Driven | Promise<Driven>
+  /** Connects with direct TLS, not STARTTLS. */
+  readonly directTls?: boolean
   /** It forgets what it has sent and knows nothing of, so that what was lost on its way is lost: why, and in which version. */
   readonly forgets?: string
   /** After a failed resumption it sends again what was not confirmed. */
   readonly resends?: boolean
 }
 
+/** Resolves to this machine, for clients that can be told a name only. */
+const DOMAIN = 'localhost'
 const PASSWORD = 'a good password'
 const LIMIT_MS = 120_000
 
@@ -102,12 +108,15 @@ interface Stage extends AsyncDisposable {
   readonly peerJid: string
 }
 
+const portOf = (library: Library, ports: { readonly c2s: number; readonly c2sTls: number }): number =>
+  library.directTls === true ? ports.c2sTls : ports.c2s
+
 let runs = 0
 
 async function stage(library: Library): Promise<Stage> {
   await using undo = new AsyncDisposableStack()
   const server = undo.use(await startServer())
-  const proxy = undo.use(await startTcpProxy(server.ports.c2s))
+  const proxy = undo.use(await startTcpProxy(portOf(library, server.ports)))
   const [one, other] = [`one${(runs += 1)}`, `other${runs}`]
   await server.addUser(one, PASSWORD)
   await server.addUser(other, PASSWORD)
@@ -361,30 +370,39 @@ interface Restartable extends AsyncDisposable {
 async function restartable(library: Library): Promise<Restartable> {
   await using undo = new AsyncDisposableStack()
   const folder: CommandFolder = undo.use(await commandFolder())
-  await folder.configure('modules: { accounts: { iterations: 4096 } }')
-  for (const local of ['one', 'other'])
-    expect(
-      (await folder.run(['user', 'add', `${local}@example.org`], { input: `${PASSWORD}\n` })).code,
-    ).to.equal(0)
+  const free = '[{ port: 0 }]'
+  await writeFile(
+    join(folder.path, 'hermod.yaml'),
+    `hosts: [${DOMAIN}]
+listen: { addresses: [127.0.0.1], client: ${free}, clientTls: ${free}, http: ${free}, https: ${free} }
+tls: { folder: certs }
+storage: { driver: lmdb, path: data }
+modules: { accounts: { iterations: 4096 } }
+`,
+  )
+  for (const local of ['one', 'other']) {
+    const added = await folder.run(['user', 'add', `${local}@${DOMAIN}`], { input: `${PASSWORD}\n` })
+    expect(added.code, added.stderr).to.equal(0)
+  }
   let running = await folder.start()
-  const ca = `${folder.path}/certs/example.org.crt`
-  const jid = 'one@example.org'
-  const client = undo.use(await library.start({ jid, password: PASSWORD, ca, domain: 'example.org' }))
+  const ca = join(folder.path, `certs/${DOMAIN}.crt`)
+  const jid = `one@${DOMAIN}`
+  const client = undo.use(await library.start({ jid, password: PASSWORD, ca, domain: DOMAIN }))
   const kept = undo.move()
   return {
     client,
     jid,
-    peerJid: 'other@example.org',
+    peerJid: `other@${DOMAIN}`,
     get running() {
       return running
     },
     async peer() {
-      const peer = await Peer.login({ domain: 'example.org', ports: running.ports, ca }, 'other', jid)
+      const peer = await Peer.login({ domain: DOMAIN, ports: running.ports, ca }, 'other', jid)
       kept.defer(() => peer.client.drop())
       return peer
     },
     async connect() {
-      const proxy = kept.use(await startTcpProxy(running.ports.c2s))
+      const proxy = kept.use(await startTcpProxy(portOf(library, running.ports)))
       client.connect(proxy.port)
       return proxy
     },
