@@ -164,7 +164,7 @@ export default defineModule({
         if (archiveId(stanza, to.bare) === undefined) return
         const notice = noticeOf(stanza, to.bare)
         if (notice === undefined || ctx.sessions.takers(to, stanza.attr('type')).length === 0) return
-        for (const one of all) if (devices.sessionOf(one)?.connected !== true) owed.missed(one, notice)
+        for (const one of all) if (devices.stateOf(one) === 'away') owed.missed(one, notice)
       })
     })
 
@@ -174,7 +174,7 @@ export default defineModule({
         takenBack(e, all)
         const notice = noticeOf(e.stanza, e.to.bare)
         if (notice === undefined) return
-        for (const one of all) if (devices.sessionOf(one)?.connected !== true) owed.missed(one, notice)
+        for (const one of all) if (devices.stateOf(one) === 'away') owed.missed(one, notice)
       })
     })
 
