@@ -2,6 +2,9 @@
 import { startServer } from '../helpers/server.ts'
 import { scenarioSuite } from './suite.ts'
 
+// All clients of all dialogues come from one address.
+const config = { limits: { newConnectionsPerMinute: 100_000 } }
+
 // Registration is closed by default, and a second login from one address must not wait in tests of failed logins.
 scenarioSuite(
   'hermod',
