@@ -9,6 +9,7 @@ import type { JID } from '../../server/xmpp/jid.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
+import { Doubts, type NewEntry } from './doubts.ts'
 import type { IdCodec } from './ids.ts'
 import { NS_RETRACT } from './ns.ts'
 import type { Finding } from './rules.ts'
@@ -19,26 +20,17 @@ import type { ArchivedMessage, Stored } from './service.ts'
 const MAX_KEY = 500
 /** Entries of one step of a long reading. */
 const STEP = 200
-/** Keys of appends that failed; beyond that the oldest are forgotten. */
-const MAX_DOUBTFUL = 10_000
-/** How often what turns up late is taken out again. */
-const MAX_LATE = 3
 
 /** What became of a message. */
 export interface Appended {
-  /** The id for clients. */
+  /** The store's. */
   readonly id: string
   /** It was there already. */
   readonly duplicate: boolean
 }
 
 /** An entry that is there once however often it is appended. */
-interface Keyed {
-  readonly at: Date
-  readonly with: string
-  readonly doc: Stored
-  readonly dedupe: string
-}
+type Keyed = NewEntry & { readonly dedupe: string }
 
 const never = (): boolean => false
 
@@ -48,8 +40,8 @@ export class Archives {
   readonly ids: IdCodec
   readonly #ctx: Ctx
   readonly #resendMs: number
-  /** Appends that failed, as owner and key: the store may have them nevertheless. */
-  readonly #doubtful = new Set<string>()
+  /** Appends that failed. */
+  readonly doubts: Doubts
 
   /** `resendMs`: how long a message that is sent again counts as the same, milliseconds. */
   constructor(ctx: Ctx, ids: IdCodec, resendMs: number) {
@@ -57,13 +49,15 @@ export class Archives {
     this.ids = ids
     this.#ctx = ctx
     this.#resendMs = resendMs
+    this.doubts = new Doubts(this.archive, (local) => ctx.run('archive:removed', { local }))
   }
 
   /**
    * Appends a message that goes `out` to or comes `in` from `peer`; `then` is told its id for clients, and whether it was there already. Appends of
-   * one archive take effect in the order of the calls. `refused`: asked when it was there already, whether its sender was told that it failed.
+   * one archive take effect in the order of the calls. `refused`: asked when it was there already, whether it was given to nobody all the same.
    *
-   * A message whose sender was told so has reached nobody. When it comes again it is put at the end of the archive, as every device will see it.
+   * A message that has reached nobody, whose sender was told that it failed, is put at the end of the archive when it comes again, since that is how
+   * every device will see it.
    */
   append<T>(
     local: string,
@@ -81,31 +75,31 @@ export class Archives {
       doc: { xml: stanza.toString() },
     }
     if (originId === undefined || originId === '')
-      return this.archive.append(local, entry).then(({ id }) => then(this.ids.encode(local, id), false))
+      return this.#put(local, entry, ({ id }) => then(this.ids.encode(local, id), false))
     // Rooms: all occupants have the bare address in common.
     const dedupe = keyOf(way, occupant ? peer.toString() : entry.with, originId)
     const keyed = { ...entry, dedupe }
     return this.#put(local, keyed, ({ id, duplicate }) => {
       if (!duplicate) {
-        if (this.#doubtful.size > 0) this.#doubtful.delete(doubt(local, keyed))
+        if (this.doubts.some) this.doubts.forget(local, keyed)
         return then(this.ids.encode(local, id), false)
       }
-      return this.#known(local, keyed, id, stanza, refused).then((known) => then(known.id, known.duplicate))
+      return this.#known(local, keyed, id, stanza, refused).then((known) =>
+        then(this.ids.encode(local, known.id), known.duplicate),
+      )
     })
   }
 
-  #put<T>(local: string, entry: Keyed, then: (stored: Appended) => T | Promise<T>): Promise<T> {
+  #put<T>(local: string, entry: NewEntry, then: (stored: Appended) => T | Promise<T>): Promise<T> {
     return this.archive.append(local, entry).then(then, (error: unknown) => {
-      const [oldest] = this.#doubtful
-      if (oldest !== undefined && this.#doubtful.size >= MAX_DOUBTFUL) this.#doubtful.delete(oldest)
-      this.#doubtful.add(doubt(local, entry))
+      this.doubts.add(local, entry)
       throw error
     })
   }
 
   /**
    * An id of its sender came twice. Clients that count their messages anew after each start use the same ids for other messages, which must
-   * not be lost: only what looks the same, and is not too old, is the same.
+   * not be lost: only what looks the same, and is not too old, is the same. The id is the store's.
    */
   async #known(
     local: string,
@@ -114,36 +108,37 @@ export class Archives {
     stanza: Element,
     refused: () => boolean,
   ): Promise<Appended> {
-    let stored = { ...entry, id: first }
-    if (!(await this.#isSame(local, first, entry.at, stanza))) {
-      const dedupe = keyOf(entry.dedupe, createHash('sha256').update(looksOf(stanza)).digest('base64url'))
-      const second = { ...entry, dedupe }
-      const { id, duplicate } = await this.#put(local, second, (appended) => appended)
-      if (!duplicate) return { id: this.ids.encode(local, id), duplicate: false }
-      if (!(await this.#isSame(local, id, entry.at, stanza))) {
-        const { at, with: peer, doc } = entry
-        const third = await this.archive.append(local, { at, with: peer, doc })
-        return { id: this.ids.encode(local, third.id), duplicate: false }
-      }
-      stored = { ...second, id }
-    }
-    const { id, ...again } = stored
-    if (!this.#doubtful.has(doubt(local, again)) && !refused())
-      return { id: this.ids.encode(local, id), duplicate: true }
-    return await this.#anew(local, again, id)
+    const known = await this.#shown(local, entry, first)
+    if (!known.duplicate) return known
+    if (await this.#isSame(local, known.id, entry.at, stanza))
+      return this.#unless(refused, local, entry, known)
+    const looks = createHash('sha256').update(looksOf(stanza)).digest('base64url')
+    const second = { ...entry, dedupe: keyOf(entry.dedupe, looks) }
+    const other = await this.#shown(local, second, undefined)
+    if (!other.duplicate) return other
+    if (await this.#isSame(local, other.id, entry.at, stanza))
+      return this.#unless(refused, local, second, other)
+    const { at, with: peer, doc } = entry
+    return await this.#put(local, { at, with: peer, doc }, ({ id }) => ({ id, duplicate: false }))
   }
 
-  /** Puts an entry that nobody has been shown to the end. */
-  async #anew(local: string, entry: Keyed, first: string): Promise<Appended> {
-    let stored: Appended = { id: first, duplicate: true }
-    // The append that failed may take effect in between.
-    for (let i = 0; stored.duplicate && i < MAX_LATE; i++) {
-      if ((await this.archive.remove(local, { ids: [stored.id] })) > 0)
-        await this.#ctx.run('archive:removed', { local })
-      stored = await this.#put(local, entry, (appended) => appended)
-    }
-    this.#doubtful.delete(doubt(local, entry))
-    return { id: this.ids.encode(local, stored.id), duplicate: stored.duplicate }
+  /** Appends, unless an entry of that key has been shown; `first`: it is known that there is one. */
+  async #shown(local: string, entry: Keyed, first: string | undefined): Promise<Appended> {
+    const stored =
+      first === undefined
+        ? await this.#put(local, entry, (appended) => appended)
+        : { id: first, duplicate: true }
+    if (!stored.duplicate || !this.doubts.has(local, entry)) return stored
+    await this.doubts.settle(local)
+    return await this.#put(local, entry, (appended) => appended)
+  }
+
+  /** What is there already counts, unless it was given to nobody: then it is put at the end. */
+  async #unless(refused: () => boolean, local: string, entry: Keyed, known: Appended): Promise<Appended> {
+    if (!refused()) return known
+    if ((await this.archive.remove(local, { ids: [known.id] })) > 0)
+      await this.#ctx.run('archive:removed', { local })
+    return await this.#put(local, entry, (appended) => appended)
   }
 
   async #isSame(local: string, id: string, at: Date, stanza: Element): Promise<boolean> {
@@ -156,6 +151,7 @@ export class Archives {
 
   /** All messages of an account, oldest first; see ArchiveService. */
   async *messages(local: string, after?: string): AsyncIterable<ArchivedMessage> {
+    await this.doubts.settle(local)
     let from = after === undefined ? undefined : this.ids.decode(local, after)
     if (after !== undefined && from === undefined) throw new StanzaError('item-not-found')
     for (;;) {
@@ -208,8 +204,6 @@ export class Archives {
     return { id: this.ids.encode(local, entry.id), at, with: peer, stanza: parseXml(doc.xml) }
   }
 }
-
-const doubt = (local: string, { dedupe }: Keyed): string => `${local} ${dedupe}`
 
 function keyOf(...parts: readonly string[]): string {
   const key = parts.join(' ')

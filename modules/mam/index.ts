@@ -17,7 +17,7 @@ import { FULLTEXT, NS_MAM } from './ns.ts'
 import { metadataOf, resultOf } from './pages.ts'
 import { Preferences } from './prefs.ts'
 import { QUERY_FORM } from './query.ts'
-import { Passed, Refused } from './resent.ts'
+import { Passed, Refused, Unkept } from './resent.ts'
 import { answerQuery, resultElement } from './results.ts'
 import { Retention } from './retention.ts'
 import { examine, type Finding } from './rules.ts'
@@ -108,6 +108,7 @@ export default defineModule({
     const duplicates = ctx.metrics.counter('duplicates', 'Messages that were sent again and stopped')
     const gone = new Set<string>()
     const refused = new Refused()
+    const unkept = new Unkept()
     const passed = new Passed(options.resendWindow)
     const searches = new Searches()
     archiving.add(ctx.host)
@@ -175,17 +176,19 @@ export default defineModule({
       const { from, to } = e
       const bare = to.bare.toString()
       const stanza = e.stanza.attr('to') === undefined ? e.stanza.withAttrs({ to: bare }) : e.stanza
+      const { originId = '' } = finding
       const arrived = (id: string, duplicate: boolean): Verdict => {
         done(to.local, e, from, finding, duplicate)
         e.duplicate = duplicate
         if (duplicate) return { stop: 'duplicate' }
-        if (refused.some) refused.take(from.local, to, stanza.attr('id')) // this is the next attempt
+        if (originId !== '' && ctx.sessions.takers(to, stanza.attr('type')).length === 0)
+          unkept.add(to.local, from, originId)
         if (isOwn(e)) e.archivedAs = id
         // §3.5, XEP-0359 §2.1
         e.stanza = e.stanza.append(el('stanza-id', NS.SID, { by: bare, id }))
         return undefined
       }
-      const failed = (): boolean => isOurs(from) && refused.take(from.local, to, stanza.attr('id'), true)
+      const failed = (): boolean => unkept.delete(to.local, from, originId)
       return archives.append(to.local, 'in', from, stanza, finding, arrived, failed)
     })
 
@@ -208,8 +211,11 @@ export default defineModule({
     ctx.hook('account:in', { phase: 'observe', kinds: ['message'] }, ({ passing, stanza, from, to }) => {
       if (passing !== undefined) passed.add(stanza, from, to, passing, ctx.now())
     })
+    ctx.hook('account:stored', { phase: 'observe' }, ({ archiving: kept, from, to }) => {
+      if (kept !== undefined) unkept.delete(to.local, from, kept.originId ?? '')
+    })
     ctx.hook('client:out', { phase: 'observe', kinds: ['message'] }, ({ stanza, from, to }) => {
-      if (stanza.attr('type') === 'error') refused.add(to.local, from, stanza)
+      if (stanza.attr('type') === 'error') refused.add(to.local, from, stanza.attr('id'))
     })
     const isOurs = (jid: JID): boolean => jid.domain === ctx.host
 
@@ -245,10 +251,16 @@ export default defineModule({
       session?.setFlag(FLAG, true)
       return sourceOf(to)
     }
+    /** Reads an archive when it holds nothing that is in doubt. */
+    function settled<T>(local: string, read: () => T | Promise<T>): T | Promise<T> {
+      return archives.doubts.settle(local)?.then(read) ?? read()
+    }
     // §8.1: an archive is its owner's; others get forbidden, by the target
-    ctx.iq('self', 'set', NS_MAM, 'query', (iq) => answerQuery(ctx, iq, reads(iq), options, searches))
+    ctx.iq('self', 'set', NS_MAM, 'query', (iq) =>
+      settled(iq.to.local, () => answerQuery(ctx, iq, reads(iq), options, searches)),
+    )
     ctx.iq('self', 'get', NS_MAM, 'query', () => QUERY_FORM)
-    ctx.iq('self', 'get', NS_MAM, 'metadata', (iq) => metadataOf(reads(iq)))
+    ctx.iq('self', 'get', NS_MAM, 'metadata', (iq) => settled(iq.to.local, () => metadataOf(reads(iq))))
     ctx.iq('self', 'get', NS_MAM, 'prefs', (iq) => prefs.read(iq))
     ctx.iq('self', 'set', NS_MAM, 'prefs', (iq) => prefs.change(iq))
     // §7; "groupchat-field" says that the field is understood
@@ -258,7 +270,7 @@ export default defineModule({
     // XEP-0386 §3.2: the state of the archive at the time of binding
     ctx.hook('bind2:bound', { phase: 'store' }, async ({ session, jid, parts }) => {
       session.setFlag(FLAG, true)
-      parts.push(await metadataOf(sourceOf(jid)))
+      parts.push(await settled(jid.local, () => metadataOf(sourceOf(jid))))
     })
 
     ctx.provide('archive', {

@@ -2,7 +2,6 @@
 import { createHash } from 'node:crypto'
 import type { Element } from '../../server/xmpp/element.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
-import { NS } from '../../server/xmpp/ns.ts'
 import { looksOf } from './archives.ts'
 
 /** Of each; more, and the oldest are forgotten. */
@@ -10,29 +9,31 @@ const MAX = 10_000
 
 /** Messages that came back to their senders with an error. */
 export class Refused {
-  /** Whether the fault was the server's. */
-  readonly #messages = new Map<string, boolean>()
+  readonly #messages = new Map<string, true>()
 
-  /** Whether there are any. */
-  get some(): boolean {
-    return this.#messages.size > 0
+  /** `from`: whom the message was for. */
+  add(local: string, from: JID, id: string | undefined): void {
+    if (id !== undefined) keep(this.#messages, keyOf(local, from, id), true)
   }
 
-  /** `error`: the message of type error that `local` was sent; `from`: whom the refused one was for. */
-  add(local: string, from: JID, error: Element): void {
-    const id = error.attr('id')
-    if (id === undefined) return
-    const ours = error.getChild('error')?.getChild('internal-server-error', NS.STANZAS) !== undefined
-    keep(this.#messages, keyOf(local, from, id), ours)
+  /** Whether that message came back; it is forgotten then. */
+  take(local: string, peer: JID, id: string | undefined): boolean {
+    return id !== undefined && this.#messages.delete(keyOf(local, peer, id))
+  }
+}
+
+/** Messages in archives that are on their way to the store for those who are away: when that fails, nobody gets them, and their sender is told. */
+export class Unkept {
+  readonly #messages = new Map<string, true>()
+
+  /** `originId`: the id its sender gave it. */
+  add(local: string, from: JID, originId: string): void {
+    keep(this.#messages, keyOf(local, from, originId), true)
   }
 
-  /** Whether that message came back; it is forgotten then. `ours`: only when the server failed, so that nobody was shown it. */
-  take(local: string, peer: JID, id: string | undefined, ours = false): boolean {
-    if (id === undefined) return false
-    const key = keyOf(local, peer, id)
-    const known = this.#messages.get(key)
-    if (known === undefined || (ours && !known)) return false
-    return this.#messages.delete(key)
+  /** It is kept, or comes again. False when it was not on its way. */
+  delete(local: string, from: JID, originId: string): boolean {
+    return this.#messages.size > 0 && this.#messages.delete(keyOf(local, from, originId))
   }
 }
 

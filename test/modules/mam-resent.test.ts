@@ -4,12 +4,14 @@ import { openMemory } from '../../server/storage/memory.ts'
 import carbons from '../../modules/carbons.ts'
 import disco from '../../modules/disco.ts'
 import mam from '../../modules/mam/index.ts'
+import offline from '../../modules/offline/index.ts'
 import presence from '../../modules/presence/index.ts'
 import roster from '../../modules/roster/index.ts'
 import stanzaIdModule from '../../modules/stanza-id.ts'
 import { archived, archiveHost, chat, controlledStore, origin, query, stanzaId } from '../helpers/archive.ts'
 import type { TestClient, TestHost } from '../helpers/host.ts'
 import { condition } from '../helpers/im.ts'
+import { switched } from '../helpers/offline.ts'
 
 const NEVER = "<iq type='set' id='p'><prefs xmlns='urn:xmpp:mam:2' default='never'/></iq>"
 const modules = [disco, roster, presence, stanzaIdModule, mam, carbons]
@@ -98,6 +100,60 @@ describe('module mam: the store has what it said it had not', () => {
     for (let i = 0; i < 2; i++) await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
     expect(bodies(romeo!)).to.deep.equal(['one'])
     expect(await archived(romeo!)).to.deep.equal(['one'])
+  })
+
+  it('what was shown before the store failed is not shown again', async () => {
+    const { store, failing, unsure } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    const send = () => juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    await send()
+    for (const broken of [failing, unsure]) {
+      await h.clock.advance(1000)
+      broken.add('romeo').add('juliet')
+      expect(condition((await send())[0])).to.equal('internal-server-error')
+      broken.clear()
+      await send()
+    }
+    expect(bodies(romeo!)).to.deep.equal(['one'])
+    expect(await archived(romeo!)).to.deep.equal(['one'])
+    expect(await archived(juliet!)).to.deep.equal(['one'])
+  })
+
+  for (const [name, id] of [
+    ['with an id of its sender', origin('o1')],
+    ['without', ''],
+  ] as const)
+    it(`a device that reads the archive does not see it before it is sent again: ${name}`, async () => {
+      const { store, unsure } = await controlledStore()
+      await using h = await archiveHost({}, { store, modules, ...quiet })
+      const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+      unsure.add('romeo').add('juliet')
+      await juliet!.send(chat('romeo@example.org', 'one', id))
+      unsure.clear()
+      expect(await archived(romeo!)).to.deep.equal([])
+      expect(await archived(juliet!)).to.deep.equal([])
+      await juliet!.send(chat('romeo@example.org', 'one', id))
+      expect(bodies(romeo!)).to.deep.equal(['one'])
+      expect(await archived(romeo!)).to.deep.equal(['one'])
+      expect(await archived(juliet!)).to.deep.equal(['one'])
+    })
+
+  it('the store for those who are away fails: what is sent again is kept there, and stands once in the archive', async () => {
+    const disk = await switched()
+    await using h = await archiveHost({}, { store: disk.store, modules: [...modules, offline], ...quiet })
+    const [juliet] = await online(h, 'juliet@example.org/balcony')
+    const send = (body: string) => juliet!.send(chat('romeo@example.org', body, origin(body)))
+    disk.failing.add('append')
+    expect(condition((await send('one'))[0])).to.equal('internal-server-error')
+    disk.failing.clear()
+    for (const body of ['two', 'one', 'one', 'two']) expect(await send(body)).to.deep.equal([])
+    const romeo = await h.client('romeo@example.org/orchard')
+    expect((await romeo.send('<presence/>')).flatMap((e) => e.getChildText('body') ?? [])).to.deep.equal([
+      'two',
+      'one',
+    ])
+    expect(await archived(romeo)).to.deep.equal(['two', 'one'])
   })
 
   it('an error that a client sends is no reason to deliver again', async () => {
