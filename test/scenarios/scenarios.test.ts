@@ -8,6 +8,6 @@ const config = { limits: { newConnectionsPerMinute: 100_000 } }
 // Registration is closed by default, and a second login from one address must not wait in tests of failed logins.
 scenarioSuite(
   'hermod',
-  async () => Object.assign(await startServer({ components: true }), { name: 'hermod' as const }),
+  async () => Object.assign(await startServer({ config, components: true }), { name: 'hermod' as const }),
   process.env['ONLY'],
 )
