@@ -4,6 +4,7 @@
  */
 import { createHash } from 'node:crypto'
 import type { Ctx, Docs } from '../../server/module.ts'
+import { StanzaError } from '../../server/xmpp/errors.ts'
 import { type JID, parseJid } from '../../server/xmpp/jid.ts'
 
 /** A registration in the store. */
@@ -58,6 +59,8 @@ export interface Wanted {
 
 /** Accounts in memory; of more, the oldest are read again when they are needed. */
 const MAX_ACCOUNTS = 50_000
+/** How long a removed account is remembered, for what is being written. */
+const GONE_MS = 60_000
 const NONE: readonly Registration[] = []
 
 /** The registrations of one host. */
@@ -67,6 +70,8 @@ export class Registrations {
   readonly #docs: Docs<RegistrationDoc>
   readonly #known = new Map<string, readonly Registration[]>()
   readonly #loading = new Map<string, Promise<readonly Registration[]>>()
+  /** Accounts that were removed a moment ago, and how often. */
+  readonly #gone = new Map<string, number>()
 
   constructor(ctx: Ctx, maxPerAccount: number) {
     this.#ctx = ctx
@@ -118,6 +123,7 @@ export class Registrations {
 
   /** §5: the last request for a combination of address and node counts. The account's oldest makes room for one too many. */
   async enable(local: string, wanted: Wanted): Promise<void> {
+    const removals = this.#gone.get(local)
     const key = keyOf(wanted.jid, wanted.node)
     const { jid, node, options, resource, agent, session } = wanted
     const doc: RegistrationDoc = {
@@ -137,6 +143,11 @@ export class Registrations {
     }
     await this.load(local)
     await this.#docs.put(local, key, doc)
+    if (this.#gone.get(local) !== removals) {
+      // nobody of that name shall inherit it
+      await this.#docs.delete(local, key)
+      throw new StanzaError('item-not-found', { text: 'the account was removed' })
+    }
     const others = (this.#known.get(local) ?? NONE).filter((one) => one.key !== key)
     const surplus = others
       .toSorted((a, b) => a.enabledAt - b.enabledAt)
@@ -167,6 +178,8 @@ export class Registrations {
   /** The account is gone, with all of its data. */
   forgetAccount(local: string): void {
     this.#known.delete(local)
+    this.#gone.set(local, (this.#gone.get(local) ?? 0) + 1)
+    this.#ctx.timers.after(GONE_MS, () => void this.#gone.delete(local))
   }
 
   /** As stored now; undefined: it is not enabled any more. */

@@ -1,8 +1,9 @@
 /** XEP-0357 §7.1, §8: what becomes of registrations that app servers refuse, do not answer or take back; and after a restart. */
 import { expect } from 'chai'
+import push from '../../modules/push/index.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import { VirtualClock } from '../helpers/clock.ts'
-import { APP, AppServer, enable, kept, pushStage, ROMEO, SECRET } from '../helpers/push.ts'
+import { APP, AppServer, enable, kept, type PushStage, pushStage, ROMEO, SECRET } from '../helpers/push.ts'
 
 describe('push: failures (XEP-0357)', () => {
   describe('§7.1: errors', () => {
@@ -79,10 +80,10 @@ describe('push: failures (XEP-0357)', () => {
     })
 
     it('out of reach for days: given up, so that nobody tries for ever', async () => {
-      await using stage = await pushStage({ unreachable: '1d' }, { onLog: () => undefined })
+      await using stage = await pushStage({ unreachable: '6h' }, { onLog: () => undefined })
       await stage.away('phone')
       stage.app.answer = { type: 'wait', condition: 'remote-server-timeout' }
-      for (let hour = 0; hour < 23; hour++) {
+      for (let hour = 0; hour < 5; hour++) {
         await stage.say('again')
         for (let i = 0; i < 30; i++) {
           await stage.host.clock.advance(120_000)
@@ -90,7 +91,7 @@ describe('push: failures (XEP-0357)', () => {
         }
       }
       expect(await kept(stage.host)).to.have.length(1)
-      for (let hour = 0; hour < 3; hour++) {
+      for (let hour = 0; hour < 2; hour++) {
         await stage.say('again')
         for (let i = 0; i < 30; i++) {
           await stage.host.clock.advance(120_000)
@@ -170,5 +171,79 @@ describe('push: failures (XEP-0357)', () => {
         [['3', 'eruio234vzxc2kla-91']],
       )
     })
+  })
+
+  describe('the store fails', () => {
+    const docsOf = (stage: PushStage) => stage.host.store.open('example.org', 'push').docs('registrations')
+
+    it('messages go their way, and the next one is told with both', async () => {
+      await using stage = await pushStage({}, { onLog: () => undefined })
+      await stage.away('phone')
+      const docs = docsOf(stage)
+      const update = docs.update.bind(docs)
+      docs.update = () => Promise.reject(new Error('disk full'))
+      stage.juliet.take()
+      await stage.say('one')
+      expect(stage.juliet.take()).to.deep.equal([])
+      expect(await stage.app.counts()).to.deep.equal([])
+      docs.update = update
+      await stage.say('two')
+      expect(await stage.app.counts()).to.deep.equal(['phone 2'])
+    })
+
+    it('registrations that cannot be read are read with the next message', async () => {
+      const lines: string[] = []
+      await using stage = await pushStage({}, { onLog: (_, message) => void lines.push(message) })
+      await stage.away('phone')
+      await stage.host.unload('push')
+      await stage.host.load(push)
+      const docs = docsOf(stage)
+      const list = docs.list.bind(docs)
+      docs.list = () => {
+        throw new Error('disk full')
+      }
+      await stage.say('one')
+      expect(lines).to.include('registrations cannot be read')
+      docs.list = list
+      await stage.say('two')
+      expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+    })
+
+    it('enabling that cannot be stored is an error', async () => {
+      await using stage = await pushStage({}, { onLog: () => undefined })
+      const phone = await stage.device('phone')
+      docsOf(stage).put = () => Promise.reject(new Error('disk full'))
+      expect(await enable(phone, 'phone')).to.equal('cancel internal-server-error')
+    })
+
+    it('one that is being stored while its account is removed does not stay', async () => {
+      await using stage = await pushStage()
+      const phone = await stage.device('phone')
+      const docs = docsOf(stage)
+      const put = docs.put.bind(docs)
+      const gate = Promise.withResolvers<void>()
+      docs.put = async (...args) => {
+        await gate.promise
+        await put(...args)
+      }
+      await phone.send(
+        `<iq type='set' id='e'><enable xmlns='urn:xmpp:push:0' jid='${APP}' node='phone'/></iq>`,
+      )
+      await stage.host.host.deleteAccount('romeo')
+      gate.resolve()
+      await stage.host.settle()
+      expect(await kept(stage.host)).to.deep.equal([])
+    })
+  })
+
+  it('is counted', async () => {
+    await using stage = await pushStage({ interval: '1h' })
+    await stage.away('phone')
+    await stage.say('one')
+    await stage.app.counts()
+    const metrics = await stage.host.telemetry.registry.metrics()
+    expect(metrics).to.contain('hermod_push_published{host="example.org"} 1')
+    expect(metrics).to.contain('hermod_push_jobs_publish_done{host="example.org"} 1')
+    expect(metrics).to.contain('hermod_push_missed{host="example.org"} 1')
   })
 })
