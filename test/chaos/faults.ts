@@ -27,11 +27,14 @@ const KINDS = ['reject', 'unsure', 'unsure', 'begins-late', 'answers-late'] as c
 /** All calls, what stores messages, or the archive alone. */
 const CALLS = ['.', '^(mam|offline)\\.append', '^mam\\.append'] as const
 
+/** The server with a store that fails on demand. */
+export const WITH_FAULTS = join(import.meta.dirname, 'server-with-faults.ts')
+
 /** The embedded store. `faults` false: the program as it is, which nothing disturbs. */
 export function disturbedLmdb(faults: boolean): Disturbed {
   return {
     storage: (name) => `storage: { driver: lmdb, path: ${name}, durable: false }`,
-    program: faults ? join(import.meta.dirname, 'server-with-faults.ts') : undefined,
+    program: faults ? WITH_FAULTS : undefined,
     begin(random, ms, server) {
       const kind = random.pick(KINDS)
       // A store keeps the order of its calls: those that come later are not done before.

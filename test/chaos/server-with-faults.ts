@@ -1,6 +1,7 @@
 /**
  * The server as server/main.ts starts it, with a store that fails when it is told to. In its own process, in the folder of its hermod.yaml.
- * Lines of standard input: `KIND MS ONLY EVERY`, kinds as Fault has them (robustness/faulty-store.ts); ONLY is a pattern of calls.
+ * Lines of standard input: `add HOST NAME PASSWORD` makes an account and answers `added NAME`; `KIND MS ONLY EVERY` is a disturbance, kinds as
+ * Fault has them (robustness/faulty-store.ts), ONLY is a pattern of calls.
  */
 import { createInterface } from 'node:readline'
 import { findModules } from '../../server/catalog.ts'
@@ -22,7 +23,12 @@ process.stdout.write(
 )
 
 createInterface({ input: process.stdin }).on('line', (line) => {
-  const [kind = '', ms, only = '', every] = line.split(' ')
+  const [kind = '', ms = '', only = '', every = ''] = line.split(' ')
+  if (kind === 'add') {
+    const added = server.hosts.get(ms)?.service('auth')?.create(only, every)
+    void added?.then(() => process.stdout.write(`added ${only}\n`))
+    return
+  }
   const over = new Promise<void>((resolve) => void setTimeout(resolve, Number(ms)))
   const fault: Fault =
     kind === 'reject' || kind === 'unsure' ? kind : { until: over, done: kind === 'answers-late' }

@@ -52,7 +52,9 @@ export async function commandFolder(): Promise<CommandFolder> {
   const folder = await tempFolder()
   const running = new Set<RunningCommand>()
   const launch = (args: readonly string[], env: NodeJS.ProcessEnv = {}, main = MAIN) => {
-    const inherited = { PATH: process.env['PATH'], HOME: process.env['HOME'] }
+    const { PATH, HOME, NODE_COMPILE_CACHE } = process.env
+    const cache = NODE_COMPILE_CACHE === undefined ? {} : { NODE_COMPILE_CACHE }
+    const inherited = { PATH, HOME, ...cache }
     const child = spawn(process.execPath, [main, ...args], {
       cwd: folder.path,
       env: { ...inherited, ...env },
