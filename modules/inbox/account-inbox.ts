@@ -13,6 +13,11 @@ import type { Message, Source } from './service.ts'
 
 /** Entries of a conversation that are looked at, from the newest on, when something of it must be found. */
 const MAX_SEARCHED = 10_000
+/** What a search costs besides, in entries. */
+const SEARCH_COST = 20
+/** Looking at more than this is much work; the other side, who may ask for it by taking messages back, gets it done once in a while. */
+const MANY_SEARCHED = 1000
+const REST_MS = 60_000
 
 /** Bounds and rules. */
 export interface InboxRules {
@@ -42,6 +47,10 @@ export class AccountInbox {
   /** To be compared with the archive: what was stored, or all. */
   #check: 'nothing' | 'ends' | 'all' = 'ends'
   readonly #stale = new Set<Conversation>()
+  /** Something of these was taken back. */
+  readonly #retracted = new Set<Conversation>()
+  /** Entries that may still be looked at for markers whose messages are not at hand: no more than are followed, so that ids of nowhere cost little. */
+  #budget = 0
 
   constructor(ctx: Ctx, source: Source, rules: InboxRules, known: Known) {
     this.#ctx = ctx
@@ -61,9 +70,9 @@ export class AccountInbox {
     this.#check = 'all'
   }
 
-  /** Entries were removed since it was compared with the archive. */
+  /** Entries were removed since it was compared with the archive, or taken back since they were counted. */
   get isDoubtful(): boolean {
-    return this.#check === 'all'
+    return this.#check === 'all' || this.#retracted.size > 0
   }
 
   /** Something of the conversation is not as it is in the archive. */
@@ -78,20 +87,22 @@ export class AccountInbox {
     if (this.#first !== undefined && this.#first !== first?.id && this.#first !== '') this.#check = 'all'
     this.#first = first?.id ?? ''
     const recent = new Recent()
+    this.#budget = MAX_SEARCHED
     await this.#ctx.inSlices(following(this.source, this.#upto), async (entry) => {
       const waits = this.#take(entry, recent)
       if (waits instanceof Promise) await waits
       this.#upto = entry.id
+      this.#budget++
       const told = progress()
       if (told instanceof Promise) await told
     })
     this.#ctx.signal.throwIfAborted()
     await this.#verify()
-    for (const conversation of this.#stale) {
-      await this.#recount(conversation)
-      this.#stale.delete(conversation)
-    }
+    for (const conversation of this.#stale) await this.#recount(conversation)
+    for (const conversation of this.#retracted)
+      if (conversation.restUntil <= this.#ctx.now()) await this.#recount(conversation)
     this.#forget()
+    this.#budget = MAX_SEARCHED
   }
 
   /** The account has displayed that conversation up to the message with the id that its sender gave it (XEP-0333). */
@@ -121,7 +132,7 @@ export class AccountInbox {
     conversation.last = entry.id
     this.changed.add(entry.with)
     // XEP-0424 §5. Its message may be a tombstone by now, or not yet: whether it was counted is not known.
-    if (kind.retracts !== undefined) this.#stale.add(conversation)
+    if (kind.retracts !== undefined) this.#retracted.add(conversation)
     if (kind.message) conversation.add(entry.id, kind)
     else if (kind.corrects !== undefined) this.#correct(conversation, entry.id, kind, kind.corrects)
     if (!kind.own) recent.add(entry.with, { entry: entry.id, ids: kind.ids, message: kind.message })
@@ -149,7 +160,7 @@ export class AccountInbox {
       for (const later of found.unread) conversation.count(later)
       return undefined
     }
-    if (recent.hasAllAfter(jid, read)) return undefined
+    if (recent.hasAllAfter(jid, read) || this.#budget <= 0) return undefined
     return this.#find(conversation, id, marker).then((entry) => {
       if (entry === undefined) return
       conversation.read = entry
@@ -165,10 +176,10 @@ export class AccountInbox {
   ): Promise<string | undefined> {
     const { jid, read } = conversation
     let found: string | undefined
-    let searched = 0
+    this.#budget -= SEARCH_COST
     const entries = backwards(this.source, jid, before ?? this.#upto, before)
     await this.#until(entries, (entry) => {
-      if (entry.id <= read || ++searched > MAX_SEARCHED) return true
+      if (entry.id <= read || --this.#budget < 0) return true
       const kind = kindOf(parseXml(entry.doc.xml), this.source.jid)
       if (!kind.own && kind.ids.includes(id)) found = entry.id
       return found !== undefined
@@ -245,6 +256,9 @@ export class AccountInbox {
       }
       return fresh.message !== '' && entry.id <= read
     })
+    this.#stale.delete(conversation)
+    this.#retracted.delete(conversation)
+    if (searched > MANY_SEARCHED) conversation.restUntil = this.#ctx.now() + REST_MS
     this.changed.add(jid)
     if (fresh.last === '') this.conversations.delete(jid)
     else {

@@ -36,6 +36,8 @@ export class Conversation {
   read = ''
   unread = 0
   oldest = ''
+  /** Counting it anew was much work; milliseconds since 1970. */
+  restUntil = 0
 
   constructor(jid: string, doc?: ConversationDoc) {
     this.jid = jid

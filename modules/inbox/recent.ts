@@ -2,7 +2,7 @@
 
 /** Messages of one conversation that are kept, and of all together. */
 const MAX_OF_ONE = 64
-const MAX_OF_ALL = 20_000
+const MAX_OF_ALL = 50_000
 
 /** A message from the other side. */
 export interface Received {

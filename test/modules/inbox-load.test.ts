@@ -1,0 +1,124 @@
+/** XEP-0430: what an inbox costs when somebody wants it to cost much, and how long others wait meanwhile. */
+import { expect } from 'chai'
+import inboxModule from '../../modules/inbox/index.ts'
+import { parseJid } from '../../server/xmpp/jid.ts'
+import { parseXml } from '../../server/xmpp/parser.ts'
+import { chat } from '../helpers/archive.ts'
+import type { TestHost } from '../helpers/host.ts'
+import { displayed, inbox, inboxHost, retraction } from '../helpers/inbox.ts'
+import { type FaultyStore, openFaulty } from '../robustness/faulty-store.ts'
+
+const J = 'juliet@example.org'
+const R = 'romeo@example.org'
+
+/** Puts stanzas into juliet's archive. */
+async function put(h: TestHost, peer: string, stanzas: readonly string[]): Promise<void> {
+  for (const xml of stanzas)
+    await h.service('archive').add('juliet', {
+      at: new Date(h.clock.now()),
+      peer: parseJid(peer),
+      stanza: parseXml(xml.replace('<message ', "<message xmlns='jabber:client' ")),
+    })
+}
+const received = (from: number, to: number): string[] =>
+  Array.from(
+    { length: to - from },
+    (_, i) =>
+      `<message from='${R}/x' to='${J}' type='chat' id='m${from + i}'><body>m${from + i}</body></message>`,
+  )
+
+/** How often the archive is read while `run` runs. */
+async function readings(store: FaultyStore, run: () => Promise<unknown>): Promise<number> {
+  store.only = /^mam\.page$/
+  store.fault = { until: Promise.resolve(), done: false }
+  store.met = 0
+  await run()
+  store.fault = 'none'
+  return store.met
+}
+
+describe('module inbox: load', () => {
+  it('markers with ids of nowhere cost no more than the archive is long', async function () {
+    this.timeout(20_000)
+    const store = await openFaulty()
+    await using h = await inboxHost({ readBySending: false }, { store })
+    const juliet = await h.client(`${J}/balcony`)
+    const [messages, markers] = [3000, 3000]
+    await put(h, R, received(0, messages))
+    await put(
+      h,
+      R,
+      Array.from({ length: markers }, (_, i) =>
+        displayed(R, `nowhere${i}`).replace('<message ', `<message from='${J}/x' `),
+      ),
+    )
+    const pages = await readings(store, async () => {
+      expect((await inbox(juliet)).lines).to.deep.equal([`romeo ${messages} m${messages - 1}`])
+    })
+    // forwards 30; backwards as many entries as there are, and ten thousand more. Without a bound it were 45,000 pages.
+    expect(pages).to.be.lessThan(1000)
+    await juliet.send(displayed(R, 'm2000'))
+    expect((await inbox(juliet)).lines).to.deep.equal([`romeo 999 m${messages - 1}`])
+  })
+
+  it('the other side takes back message after message of a long conversation: counted anew once a minute, and right in the end', async function () {
+    this.timeout(20_000)
+    const store = await openFaulty()
+    {
+      await using h = await inboxHost({}, { store })
+      const [juliet, romeo] = [await h.client(`${J}/balcony`), await h.client(`${R}/orchard`)]
+      const messages = 2000
+      await put(h, R, received(0, messages))
+      const unread = () => h.service('inbox').unread('juliet')
+      expect((await unread()).messages).to.equal(messages)
+      await romeo.send(retraction(J, 'm0', 'r0'))
+      expect((await unread()).messages).to.equal(messages - 1)
+      for (let i = 1; i <= 50; i++) {
+        await romeo.send(retraction(J, `m${i}`, `r${i}`))
+        const pages = await readings(store, unread)
+        expect(pages).to.be.lessThan(5)
+      }
+      await h.clock.advance(61_000)
+      expect((await unread()).messages).to.equal(messages - 51)
+      await romeo.send(retraction(J, 'm60', 'r60'))
+      await unread()
+      // what the account does itself is right at once
+      await juliet.send(displayed(R, 'm99'))
+      expect((await unread()).messages).to.equal(1900)
+      await h.clock.advance(61_000)
+      await romeo.send(retraction(J, 'm1000', 'r1000'))
+      await romeo.send(chat(J, 'last'))
+      await unread()
+      await romeo.send(retraction(J, 'm1001', 'r1001'))
+      await unread()
+    }
+    // what waited to be counted is counted after a restart
+    await using h = await inboxHost({}, { store })
+    expect((await h.service('inbox').unread('juliet')).messages).to.equal(1899)
+    await h.unload('inbox')
+    await h.load(inboxModule)
+    expect((await h.service('inbox').unread('juliet')).messages).to.equal(1899)
+  })
+
+  it('others have their turn while a long archive is read for the first time', async function () {
+    this.timeout(20_000)
+    await using h = await inboxHost()
+    const [juliet, romeo] = [await h.client(`${J}/balcony`), await h.client(`${R}/orchard`)]
+    await put(h, R, received(0, 20_000))
+    let over = false
+    const asking = h
+      .service('inbox')
+      .unread('juliet')
+      .finally(() => (over = true))
+    let answered = 0
+    while (!over) {
+      await romeo.send(
+        "<iq type='get' id='p' to='example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+      )
+      answered++
+    }
+    expect((await asking).messages).to.equal(10_000)
+    expect(answered).to.be.greaterThan(5)
+    expect((await inbox(juliet)).lines).to.deep.equal(['romeo 10000 m19999'])
+  })
+})
