@@ -70,6 +70,7 @@ export class Queue {
 
   push(stanza: Element, at: number): void {
     ;(this.#entries ??= []).push({ at, what: stanza })
+    if (this.#unsent > 0) this.#unsent++ // behind what has still to be written
     if (this.length - this.#flat > FRESH) this.#flatten(this.#head + this.#flat)
   }
 
@@ -79,7 +80,7 @@ export class Queue {
    */
   wait(stanza: Element, at: number): void {
     this.push(stanza, at)
-    this.#unsent++
+    if (this.#unsent === 0) this.#unsent = 1
     const type = stanza.attr('type')
     if (stanza.name !== 'presence' || (type !== undefined && type !== 'unavailable')) return
     const entry = this.#entries?.at(-1)

@@ -1,5 +1,6 @@
 /** XEP-0198 §4: counting and the queue of what is not confirmed. */
 import { expect } from 'chai'
+import fc from 'fast-check'
 import { Queue } from '../../modules/stream-management/queue.ts'
 import { el } from '../../server/xmpp/element.ts'
 
@@ -84,5 +85,63 @@ describe('stream management: counting modulo 2^32 (XEP-0198 §4)', () => {
     queue.written()
     queue.confirm(7)
     expect([queue.length, queue.bytes]).to.deep.equal([0, 0])
+  })
+
+  it('keeps what a list would keep, whatever happens in which order (random)', () => {
+    const kinds = ['message', 'presence a', 'presence b', 'unavailable a', 'subscribe a'] as const
+    const step = fc.oneof(
+      { weight: 6, arbitrary: fc.tuple(fc.constant('push' as const), fc.constantFrom(...kinds)) },
+      { weight: 8, arbitrary: fc.tuple(fc.constant('wait' as const), fc.constantFrom(...kinds)) },
+      {
+        weight: 3,
+        arbitrary: fc.tuple(fc.constant('confirm' as const), fc.double({ min: 0, max: 1, noNaN: true })),
+      },
+      { weight: 2, arbitrary: fc.tuple(fc.constant('written' as const), fc.constant(0)) },
+      { weight: 2, arbitrary: fc.tuple(fc.constant('flatten' as const), fc.constant(0)) },
+    )
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 300 }), (steps) => {
+        const queue = new Queue(2 ** 32 - 20)
+        let model: { id: string; key: string | undefined; sent: boolean }[] = []
+        let confirmed = 2 ** 32 - 20
+        let count = 0
+        for (const [what, arg] of steps) {
+          if (what === 'push' || what === 'wait') {
+            const id = String(count++)
+            const [kind = '', from = 'm'] = String(arg).split(' ')
+            const type = kind === 'message' || kind === 'presence' ? undefined : kind
+            const name = kind === 'message' ? 'message' : 'presence'
+            queue[what](el(name, 'jabber:client', { id, from, type, pad: 'x'.repeat(count % 9) }), count)
+            const key = what === 'wait' && name === 'presence' && kind !== 'subscribe' ? from : undefined
+            if (what === 'wait' && key !== undefined)
+              model = model.filter((one) => one.sent || one.key !== key)
+            model.push({ id, key, sent: what === 'push' && model.every((one) => one.sent) })
+          } else if (what === 'confirm') {
+            const n = Math.floor(Number(arg) * (model.filter(({ sent }) => sent).length + 0.999))
+            confirmed = (confirmed + n) % 2 ** 32
+            expect(queue.check(confirmed)).to.equal('ok')
+            queue.confirm(confirmed)
+            model = model.slice(n)
+          } else if (what === 'written') {
+            queue.written()
+            for (const one of model) one.sent = true
+          } else queue.flatten()
+          const sent = model.filter((one) => one.sent).length
+          expect([queue.length, queue.confirmed, queue.sent]).to.deep.equal([
+            model.length,
+            confirmed,
+            (confirmed + sent) % 2 ** 32,
+          ])
+          expect(queue.check((confirmed + sent + 1) % 2 ** 32)).to.equal('beyond')
+        }
+        const left = [...queue.all()]
+        expect(left.map((e) => e.stanza.attr('id'))).to.deep.equal(model.map(({ id }) => id))
+        queue.flatten()
+        expect(queue.bytes).to.equal(
+          left.reduce((sum, { stanza: s }) => sum + Buffer.byteLength(s.toString()), 0),
+        )
+      }),
+      { numRuns: 300 },
+    )
   })
 })
