@@ -370,7 +370,9 @@ function problemsOf(
     const nearest = issue.errors.toSorted((a, b) => depth(b) - depth(a))[0] ?? []
     if (depth(nearest) > 0) return nearest.flatMap((i) => problemsOf(i, path, lineOf))
   }
-  return [{ line: lineOf(path), option: dotted(path) || 'configuration', message: issue.message }]
+  // what is wrong with a name is said by the schema of names
+  const message = (issue.code === 'invalid_key' ? issue.issues[0]?.message : undefined) ?? issue.message
+  return [{ line: lineOf(path), option: dotted(path) || 'configuration', message }]
 }
 
 const depth = (issues: readonly core.$ZodIssue[]): number => Math.max(0, ...issues.map((i) => i.path.length))

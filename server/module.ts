@@ -14,6 +14,7 @@ import type { Element } from './xmpp/element.ts'
 import type { SaslError, StanzaError } from './xmpp/errors.ts'
 import type { JID } from './xmpp/jid.ts'
 
+export { OperatorError } from './operator-error.ts'
 export { c, type Schema } from './schema.ts'
 export type * from './module-peers.ts'
 export type * from './module-streams.ts'

@@ -1,6 +1,12 @@
 /** One domain that components serve: who is connected, and which of them gets what (XEP-0114 1.6 §3). */
 import { randomInt, randomUUID } from 'node:crypto'
-import type { Ctx, PeerStream, StanzaEvent, TakenDomain } from '../../server/module.ts'
+import {
+  type Ctx,
+  OperatorError,
+  type PeerStream,
+  type StanzaEvent,
+  type TakenDomain,
+} from '../../server/module.ts'
 import { type Element, el } from '../../server/xmpp/element.ts'
 import { StanzaError, StreamError } from '../../server/xmpp/errors.ts'
 import { JidError, parseJid, tryJid } from '../../server/xmpp/jid.ts'
@@ -39,7 +45,7 @@ export class Component {
   readonly #returning = new Set<Promise<void>>()
   #over = false
 
-  /** Takes the domain; throws when somebody else serves it. `returned` is called for each stanza that nobody takes. */
+  /** Takes the domain, which is free. `returned` is called for each stanza that nobody takes. */
   constructor(ctx: Ctx, domain: string, settings: ComponentSettings, returned: () => void) {
     this.domain = domain
     this.#ctx = ctx
@@ -199,3 +205,11 @@ export class Component {
 /** RFC 6120 §8.3.3.17: the domain is known, and nobody can be reached there now; worth another try. */
 const unavailable = (): StanzaError =>
   new StanzaError('remote-server-timeout', { text: 'the component is not connected' })
+
+/** Throws OperatorError when somebody else serves the domain. */
+export function checkFree(ctx: Ctx, domain: string): void {
+  const other = ctx.domains.servedBy(domain)
+  if (other === undefined) return
+  const who = other === 'host' ? 'a virtual host' : 'served by another module'
+  throw new OperatorError(`component ${domain}: this domain is ${who}`)
+}

@@ -15,7 +15,7 @@ import { StreamError } from '../../server/xmpp/errors.ts'
 import { tryJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { kind } from '../../server/xmpp/stanza.ts'
-import { type Conflict, Component } from './component.ts'
+import { checkFree, Component, type ComponentSettings } from './component.ts'
 import { knowsSecret, secretOf } from './handshake.ts'
 
 const conflict = c.enum(['refuse', 'replace', 'share'])
@@ -156,20 +156,20 @@ export default defineModule({
     }
     const streams = ctx.streams(rules)
 
-    /** Takes new domains, gives up old ones, and changes the others. Throws when a domain is served by somebody else. */
+    /** Takes new domains, gives up old ones, and changes the others. Throws OperatorError, and changes nothing, when one cannot be. */
     function serve(next: Config): void {
-      const wanted = new Map(Object.entries(next.components))
+      const wanted = new Map<string, ComponentSettings>()
+      for (const [domain, own] of Object.entries(next.components)) {
+        if (!components.has(domain)) checkFree(ctx, domain)
+        const secret = secretOf(domain, own.secret)
+        wanted.set(domain, { secret, conflict: own.conflict ?? next.conflict, signOfLifeMs: next.signOfLife })
+      }
       for (const [domain, component] of components) {
         if (wanted.has(domain)) continue
         components.delete(domain)
         component.end('host-gone') // RFC 6120 §4.9.3.5
       }
-      for (const [domain, own] of wanted) {
-        const settings = {
-          secret: secretOf(domain, own.secret),
-          conflict: own.conflict ?? next.conflict,
-          signOfLifeMs: next.signOfLife,
-        } satisfies { secret: string; conflict: Conflict; signOfLifeMs: number }
+      for (const [domain, settings] of wanted) {
         const there = components.get(domain)
         if (there !== undefined) there.change(settings)
         else components.set(domain, new Component(ctx, domain, settings, () => returned.add()))

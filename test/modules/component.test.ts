@@ -240,7 +240,7 @@ describe('component: one domain, several components', () => {
 describe('component: configuration', () => {
   it('a domain that is a virtual host is refused at start', async () => {
     const error = await start({ components: { 'example.org': { secret: 'x' } } }).catch((e: unknown) => e)
-    expect(String(error)).to.contain('example.org is a virtual host')
+    expect(String(error)).to.equal('OperatorError: component example.org: this domain is a virtual host')
   })
 
   it('nothing listens while there are no components', async () => {
@@ -300,6 +300,15 @@ describe('component: configuration', () => {
     await connected(h, { to: 'c.example.org', secret: 'new' })
     await connected(h, { to: 'd.example.org', secret: 'd' })
     expect(await h.connect(PORT).send(header('b.example.org'))).to.contain('host-unknown')
+    // all or nothing
+    const wrong = of({
+      'e.example.org': { secret: 'e' },
+      'f.example.org': { secret: 'env:HERMOD_TEST_NOT_THERE' },
+    })
+    const error = await h.reload(wrong).catch((e: unknown) => e)
+    expect(String(error)).to.contain('HERMOD_TEST_NOT_THERE is not set')
+    expect(await h.connect(PORT).send(header('e.example.org'))).to.contain('host-unknown')
+    expect(a.closed).to.equal(false)
     await h.reload(of({}))
     expect([...h.listening]).to.deep.equal([])
     expect(a.error).to.equal('host-gone')
