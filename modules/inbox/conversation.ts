@@ -6,8 +6,10 @@ export const MAX_UNREAD = 10_000
 
 /** A conversation as stored. */
 export type ConversationDoc = {
-  /** The entries of the archive up to this one are in it. */
+  /** The entries of the archive up to this one are in it, */
   readonly upto: string
+  /** by these rules. */
+  readonly rules: string
   /** The last entry, of whatever kind. */
   readonly last: string
   /** The last instant message, '' for none. */
@@ -52,11 +54,11 @@ export class Conversation {
     this.oldest = doc.oldest
   }
 
-  /** As it is stored when the archive was followed up to there. */
-  toDoc(upto: string): ConversationDoc {
+  /** As it is stored when the archive was followed up to there, by those rules. */
+  toDoc(upto: string, rules: string): ConversationDoc {
     const { last, message, shown, author, read, unread, oldest } = this
     const { own, from, id = '' } = author
-    return { upto, last, message, shown, own, from, id, read, unread, oldest }
+    return { upto, rules, last, message, shown, own, from, id, read, unread, oldest }
   }
 
   /** An instant message comes last. */

@@ -13,7 +13,7 @@ import { type Mark, Marks } from './marks.ts'
 type StateDoc = { readonly upto: string; readonly rules: string; readonly removed: boolean }
 
 const STATE = 'state'
-/** Part of the rules by which stored conversations were made; others are made anew. */
+/** Of what is stored; counts up when the rules change. */
 const VERSION = '1'
 /** Conversations in memory, of all accounts together. */
 const MAX_CONVERSATIONS = 100_000
@@ -44,6 +44,8 @@ export class Inboxes {
   readonly #marks: Marks
   readonly #ctx: Ctx
   readonly #rules: InboxRules
+  /** Of the rules by which conversations are made; what was stored by others is made anew. */
+  readonly #version: string
   readonly #states: Docs<StateDoc>
   readonly #docs: Docs<ConversationDoc>
   readonly #followed: { add(n?: number): void }
@@ -58,6 +60,7 @@ export class Inboxes {
   constructor(ctx: Ctx, rules: InboxRules) {
     this.#ctx = ctx
     this.#rules = rules
+    this.#version = `${VERSION} ${rules.readBySending}`
     this.#states = ctx.storage.docs<StateDoc>('accounts')
     this.#docs = ctx.storage.docs<ConversationDoc>('conversations')
     this.#marks = new Marks(ctx)
@@ -187,18 +190,18 @@ export class Inboxes {
 
   async #load(local: string): Promise<Cached> {
     const source = this.#ctx.use('archive').source(local)
-    const rules = `${VERSION} ${this.#rules.readBySending}`
+    const rules = this.#version
     const state = await this.#states.get(local, STATE)
     const conversations: Conversation[] = []
-    if (state?.rules === rules)
-      await this.#ctx.inSlices(
-        this.#docs.list(local),
-        ([jid, doc]) => void conversations.push(new Conversation(jid, doc)),
-      )
-    else await this.#docs.purge(local)
+    const others: string[] = []
+    await this.#ctx.inSlices(this.#docs.list(local), ([jid, doc]) => {
+      if (doc.rules === rules) conversations.push(new Conversation(jid, doc))
+      else others.push(jid)
+    })
     this.#ctx.signal.throwIfAborted()
     const upto = state?.rules === rules ? state.upto : ''
     const inbox = new AccountInbox(this.#ctx, source, this.#rules, { upto, conversations })
+    for (const jid of others) inbox.changed.add(jid)
     const removed = state?.removed === true
     if (removed) inbox.removed()
     return { inbox, weight: 0, gone: this.#gone.has(local), written: { upto, removed } }
@@ -245,23 +248,23 @@ export class Inboxes {
     if (this.#ctx.signal.aborted || cached.gone || !this.#isChanged(cached)) return
     const { inbox } = cached
     const { upto, isDoubtful: removed } = inbox
-    const changes = [...inbox.changed].map((jid) => [jid, inbox.conversations.get(jid)?.toDoc(upto)] as const)
+    const rules = this.#version
+    const changes = [...inbox.changed].map(
+      (jid) => [jid, inbox.conversations.get(jid)?.toDoc(upto, rules)] as const,
+    )
     inbox.changed.clear()
     try {
       for (let i = 0; i < changes.length; i += AT_ONCE) {
         if (cached.gone) return
         await Promise.all(
-          changes.slice(i, i + AT_ONCE).map(([jid, doc]) =>
-            // Another process may have come further.
-            this.#docs.update(local, jid, (old) => (old !== undefined && old.upto > upto ? old : doc)),
-          ),
+          changes
+            .slice(i, i + AT_ONCE)
+            .map(([jid, doc]) => this.#docs.update(local, jid, (old) => further(old, upto, rules) ?? doc)),
         )
       }
       if (cached.gone) return
-      const state = { upto, removed, rules: `${VERSION} ${this.#rules.readBySending}` }
-      await this.#states.update(local, STATE, (old) =>
-        old !== undefined && old.rules === state.rules && old.upto > upto ? old : state,
-      )
+      const state = { upto, removed, rules }
+      await this.#states.update(local, STATE, (old) => further(old, upto, rules) ?? state)
       cached.written = { upto, removed }
     } catch (error) {
       for (const [jid] of changes) inbox.changed.add(jid)
@@ -272,4 +275,13 @@ export class Inboxes {
   #failed(message: string, error: unknown): void {
     if (!this.#ctx.signal.aborted) this.#ctx.log.error(message, { err: error })
   }
+}
+
+/** What is stored when it goes further than that, by the same rules: by another process. */
+function further<T extends { readonly upto: string; readonly rules: string }>(
+  old: T | undefined,
+  upto: string,
+  rules: string,
+): T | undefined {
+  return old !== undefined && old.rules === rules && old.upto > upto ? old : undefined
 }

@@ -102,10 +102,12 @@ class History {
       if (!this.entries.has(id)) this.entries.set(id, { peer, stanza })
     }
   }
-  /** Ids of messages between her and a peer. */
+  /** Ids of messages between her and a peer that are there; nobody can tell where one was that is gone. */
   idsOf(peer: string, own: boolean): readonly string[] {
-    return [...this.entries.values()].flatMap(({ peer: p, stanza }) =>
-      p.startsWith(peer) && isOwn(stanza) === own && isMessage(stanza) ? [stanza.attr('id') ?? ''] : [],
+    return [...this.entries].flatMap(([id, { peer: p, stanza }]) =>
+      this.existing.has(id) && p.startsWith(peer) && isOwn(stanza) === own && isMessage(stanza)
+        ? [stanza.attr('id') ?? '']
+        : [],
     )
   }
 
