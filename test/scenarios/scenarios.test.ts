@@ -4,10 +4,13 @@ import { scenarioSuite } from './suite.ts'
 
 // All clients of all dialogues come from one address.
 const config = { limits: { newConnectionsPerMinute: 100_000 } }
+// Each dialogue makes accounts of its own, so that deriving keys would take longer than everything else.
+const modules = { accounts: { iterations: 4096 } }
 
 // Registration is closed by default, and a second login from one address must not wait in tests of failed logins.
 scenarioSuite(
   'hermod',
-  async () => Object.assign(await startServer({ config, components: true }), { name: 'hermod' as const }),
+  async () =>
+    Object.assign(await startServer({ config, modules, components: true }), { name: 'hermod' as const }),
   process.env['ONLY'],
 )
