@@ -113,8 +113,9 @@ class Peer implements PeerStream, StreamOwner, InboxOwner {
   #pending = 0
   #idle: PromiseWithResolvers<void> | undefined
   #held: Held | undefined
-  /** Written, and not known to have left this machine: elements, and blocks of the queue as text. */
-  #leaving: (Element | string)[] = []
+  /** Written, and not known to have left this machine: elements, and blocks of the queue as text; each with the count of characters up to its end. */
+  #leaving: { readonly what: Element | string; readonly end: number }[] = []
+  #written = 0
   #look: Disposable | undefined
 
   constructor(all: ModuleStreams, transport: Transport) {
@@ -223,10 +224,9 @@ class Peer implements PeerStream, StreamOwner, InboxOwner {
     const { stream } = this
     if (!stream.open) return false
     if (this.#held === undefined && !stream.blocked) {
-      this.#leaving.push(element)
       // What a stanza of jabber:client inherits it inherits from the stream, so that its text is the same in any content namespace.
       const context = element.ns === NS.CLIENT ? NS.CLIENT : stream.contentNs
-      stream.sendText(element.toString(context, false))
+      this.#write(element, element.toString(context, false))
       return true
     }
     this.#held ??= new Held(false)
@@ -236,11 +236,20 @@ class Peer implements PeerStream, StreamOwner, InboxOwner {
     return true
   }
 
+  #write(what: Element | string, text: string): void {
+    this.#written += text.length
+    this.#leaving.push({ what, end: this.#written })
+    this.stream.sendText(text)
+  }
+
   /** What was gathered is written. */
   flushed(): void {
     if (this.#leaving.length === 0) return
-    if (this.stream.transport.buffered === 0) this.#leaving = []
-    else this.#look ??= this.#all.env.clock.after(LOOK_MS, this.#lookAgain)
+    const { buffered } = this.stream.transport
+    // Bytes are at least as many as characters, so that nothing is forgotten too early.
+    const left = buffered === 0 ? -1 : this.#leaving.findIndex(({ end }) => end > this.#written - buffered)
+    this.#leaving = left < 0 ? [] : this.#leaving.slice(left)
+    if (left >= 0) this.#look ??= this.#all.env.clock.after(LOOK_MS, this.#lookAgain)
   }
 
   readonly #lookAgain = (): void => {
@@ -252,10 +261,7 @@ class Peer implements PeerStream, StreamOwner, InboxOwner {
     this.flushed()
     if (this.#held === undefined || this.stream.blocked) return
     const block = this.#held.shift() ?? []
-    for (const text of block) {
-      this.#leaving.push(text)
-      this.stream.sendText(text)
-    }
+    for (const text of block) this.#write(text, text)
     this.stream.flush()
     if (this.#held.bytes === 0) this.#held = undefined
     else if (!this.stream.blocked) later(() => this.drained())
@@ -281,7 +287,7 @@ class Peer implements PeerStream, StreamOwner, InboxOwner {
     this.#all.gone(this)
     // Where the peer is gone or does not read, what was written is not going to arrive.
     const dead = reason === 'lost' || reason === 'connection-timeout' || this.stream.blocked
-    const leaving = dead ? this.#leaving : []
+    const leaving = dead ? this.#leaving.map(({ what }) => what) : []
     const held = this.#held
     this.#leaving = []
     this.#held = undefined

@@ -86,6 +86,19 @@ describe('peer-streams', () => {
     expect(told).to.deep.equal(['closed lost: 2 3'])
   })
 
+  it('a peer that is always a little behind does not make us keep what it has', async () => {
+    const { told, open } = rig()
+    const { transport, stream } = await open()
+    transport.left = 100 // about two messages
+    for (let i = 0; i < 50; i++) {
+      stream.send(messageOf(`${i}`))
+      await settle()
+    }
+    transport.destroy()
+    await settle()
+    expect(told).to.deep.equal(['closed lost: 47 48 49'])
+  })
+
   it('it is looked again whether it has left', async () => {
     const { clock, told, open } = rig()
     const { transport, stream } = await open()
@@ -104,7 +117,7 @@ describe('peer-streams', () => {
     const { told, open } = rig()
     const { transport, stream } = await open()
     transport.blocked = true
-    transport.left = 1
+    transport.left = 1e9
     for (let i = 0; i < 30; i++) {
       stream.send(messageOf(`${i}`.padEnd(2000, '.')))
       await settle()
