@@ -4,6 +4,7 @@
  * which something was taken back or removed are counted anew.
  */
 import type { Ctx } from '../../server/module.ts'
+import { StanzaError } from '../../server/xmpp/errors.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { Conversation, MAX_UNREAD } from './conversation.ts'
 import { type Kind, kindOf, Targets } from './kinds.ts'
@@ -81,7 +82,7 @@ export class AccountInbox {
     if (conversation !== undefined) this.#stale.add(conversation)
   }
 
-  /** Takes in what the archive has got since. `progress` is told of each entry. Throws when the module is unloaded meanwhile. */
+  /** Takes in what the archive has got since. `progress` is told of each entry. Throws StanzaError when the module is unloaded meanwhile. */
   async follow(progress: () => void | Promise<void>): Promise<void> {
     const [first] = (await this.source.archive.page(this.source.owner, { from: 'first', limit: 1 })).entries
     if (this.#first !== undefined && this.#first !== first?.id && this.#first !== '') this.#check = 'all'
@@ -96,13 +97,19 @@ export class AccountInbox {
       const told = progress()
       if (told instanceof Promise) await told
     })
-    this.#ctx.signal.throwIfAborted()
+    this.#goOn()
     await this.#verify()
     for (const conversation of this.#stale) await this.#recount(conversation)
     for (const conversation of this.#retracted)
       if (conversation.restUntil <= this.#ctx.now()) await this.#recount(conversation)
+    this.#goOn()
     this.#forget()
     this.#budget = MAX_SEARCHED
+  }
+
+  /** What was begun after the module was unloaded has not looked at all it should. */
+  #goOn(): void {
+    if (this.#ctx.signal.aborted) throw new StanzaError('service-unavailable')
   }
 
   /** The account has displayed that conversation up to the message with the id that its sender gave it (XEP-0333). */

@@ -198,7 +198,7 @@ export class Inboxes {
       if (doc.rules === rules) conversations.push(new Conversation(jid, doc))
       else others.push(jid)
     })
-    this.#ctx.signal.throwIfAborted()
+    if (this.#ctx.signal.aborted) throw new StanzaError('service-unavailable')
     const upto = state?.rules === rules ? state.upto : ''
     const inbox = new AccountInbox(this.#ctx, source, this.#rules, { upto, conversations })
     for (const jid of others) inbox.changed.add(jid)

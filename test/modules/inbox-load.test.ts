@@ -121,4 +121,44 @@ describe('module inbox: load', () => {
     expect(answered).to.be.greaterThan(5)
     expect((await inbox(juliet)).lines).to.deep.equal(['romeo 10000 m19999'])
   })
+
+  it('the module is unloaded while an archive is read: who asked is told, and nothing of it goes on', async () => {
+    const store = await openFaulty()
+    const { promise, resolve } = Promise.withResolvers<void>()
+    await using h = await inboxHost({}, { store })
+    const juliet = await h.client(`${J}/balcony`)
+    await put(h, R, received(0, 500))
+    store.only = /^mam\.page$/
+    store.fault = { until: promise, done: false }
+    juliet.transport.feed("<iq type='get' id='i1'><inbox xmlns='urn:xmpp:inbox:1'/></iq>")
+    await h.settle()
+    await h.unload('inbox')
+    store.fault = 'none'
+    resolve()
+    await h.settle()
+    const answers = juliet.take().map((e) => `${e.name} ${e.attr('type')} ${e.attr('id')}`)
+    expect(answers).to.deep.equal(['iq error i1'])
+    await h.load(inboxModule)
+    expect((await inbox(juliet)).lines).to.deep.equal(['romeo 500 m499'])
+  })
+
+  it('processes that look at an account for the first time, at once: what is stored is whole', async () => {
+    const store = await openFaulty()
+    {
+      await using one = await inboxHost({}, { store })
+      await using two = await inboxHost({}, { store })
+      await put(one, R, received(0, 300))
+      await put(one, 'nurse@example.org', received(300, 302))
+      const unread = (h: TestHost) => h.service('inbox').unread('juliet')
+      const both = await Promise.all([unread(one), unread(two)])
+      for (const told of both) expect(told).to.deep.equal({ conversations: 2, messages: 302 })
+      await one.clock.advance(11_000)
+      await put(one, R, received(302, 303))
+      await unread(two)
+      await Promise.all([two.clock.advance(11_000), unread(one)])
+    }
+    await using h = await inboxHost({}, { store })
+    const juliet = await h.client(`${J}/balcony`)
+    expect((await inbox(juliet)).lines).to.deep.equal(['romeo 301 m302', 'nurse 2 m301'])
+  })
 })
