@@ -197,7 +197,9 @@ export interface Hooks {
   'account:stored': StanzaEvent
   /** To one session, before its queue. */
   'client:out': StanzaEvent
+  /** From a component or another server to an address of this host, before routing. */
   'remote:in': StanzaEvent
+  /** From an address of this host to a domain that somebody else serves, before it leaves. */
   'remote:out': StanzaEvent
   /** A stream header came: `host` and `claimed` are known; the features are sent when all handlers are done. */
   'stream:opened': { readonly session: Session }
