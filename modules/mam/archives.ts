@@ -42,6 +42,8 @@ export class Archives {
   readonly #resendMs: number
   /** Appends that failed. */
   readonly doubts: Doubts
+  /** Owners of archives in which something is being put anew, and when that is over; never rejects. */
+  readonly #gates = new Map<string, Promise<void>>()
 
   /** `resendMs`: how long a message that is sent again counts as the same, milliseconds. */
   constructor(ctx: Ctx, ids: IdCodec, resendMs: number) {
@@ -54,7 +56,7 @@ export class Archives {
 
   /**
    * Appends a message that goes `out` to or comes `in` from `peer`; `then` is told its id for clients, and whether it was there already. Appends of
-   * one archive take effect in the order of the calls. `refused`: asked when it was there already, whether it was given to nobody all the same.
+   * one archive take effect in the order of the calls. `refused`: asked at once, whether it was given to nobody before, if it is there already.
    *
    * A message that has reached nobody, whose sender was told that it failed, is put at the end of the archive when it comes again, since that is how
    * every device will see it.
@@ -68,6 +70,9 @@ export class Archives {
     then: (id: string, duplicate: boolean) => T,
     refused: () => boolean = never,
   ): Promise<T> {
+    const gate = this.#gates.size === 0 ? undefined : this.#gates.get(local)
+    if (gate !== undefined)
+      return gate.then(() => this.append(local, way, peer, stanza, finding, then, refused))
     const { originId, occupant } = finding
     const entry = {
       at: new Date(this.#ctx.now()),
@@ -79,15 +84,27 @@ export class Archives {
     // Rooms: all occupants have the bare address in common.
     const dedupe = keyOf(way, occupant ? peer.toString() : entry.with, originId)
     const keyed = { ...entry, dedupe }
-    return this.#put(local, keyed, ({ id, duplicate }) => {
+    const anew = refused()
+    const done = this.#put(local, keyed, ({ id, duplicate }) => {
       if (!duplicate) {
         if (this.doubts.some) this.doubts.forget(local, keyed)
         return then(this.ids.encode(local, id), false)
       }
-      return this.#known(local, keyed, id, stanza, refused).then((known) =>
+      return this.#known(local, keyed, id, stanza, anew).then((known) =>
         then(this.ids.encode(local, known.id), known.duplicate),
       )
     })
+    // It may get its place only after some steps: what begins later must not get an earlier one.
+    if (anew || (this.doubts.some && this.doubts.has(local, keyed))) this.#close(local, done)
+    return done
+  }
+
+  #close(local: string, done: Promise<unknown>): void {
+    const open = (): void => {
+      if (this.#gates.get(local) === gate) this.#gates.delete(local)
+    }
+    const gate = done.then(open, open)
+    this.#gates.set(local, gate)
   }
 
   #put<T>(local: string, entry: NewEntry, then: (stored: Appended) => T | Promise<T>): Promise<T> {
@@ -106,18 +123,18 @@ export class Archives {
     entry: Keyed,
     first: string,
     stanza: Element,
-    refused: () => boolean,
+    anew: boolean,
   ): Promise<Appended> {
     const known = await this.#shown(local, entry, first)
     if (!known.duplicate) return known
     if (await this.#isSame(local, known.id, entry.at, stanza))
-      return this.#unless(refused, local, entry, known)
+      return anew ? this.#anew(local, entry, known) : known
     const looks = createHash('sha256').update(looksOf(stanza)).digest('base64url')
     const second = { ...entry, dedupe: keyOf(entry.dedupe, looks) }
     const other = await this.#shown(local, second, undefined)
     if (!other.duplicate) return other
     if (await this.#isSame(local, other.id, entry.at, stanza))
-      return this.#unless(refused, local, second, other)
+      return anew ? this.#anew(local, second, other) : other
     const { at, with: peer, doc } = entry
     return await this.#put(local, { at, with: peer, doc }, ({ id }) => ({ id, duplicate: false }))
   }
@@ -133,9 +150,8 @@ export class Archives {
     return await this.#put(local, entry, (appended) => appended)
   }
 
-  /** What is there already counts, unless it was given to nobody: then it is put at the end. */
-  async #unless(refused: () => boolean, local: string, entry: Keyed, known: Appended): Promise<Appended> {
-    if (!refused()) return known
+  /** What was given to nobody is put at the end. */
+  async #anew(local: string, entry: Keyed, known: Appended): Promise<Appended> {
     if ((await this.archive.remove(local, { ids: [known.id] })) > 0)
       await this.#ctx.run('archive:removed', { local })
     return await this.#put(local, entry, (appended) => appended)

@@ -181,8 +181,6 @@ export default defineModule({
         done(to.local, e, from, finding, duplicate)
         e.duplicate = duplicate
         if (duplicate) return { stop: 'duplicate' }
-        if (originId !== '' && ctx.sessions.takers(to, stanza.attr('type')).length === 0)
-          unkept.add(to.local, from, originId)
         if (isOwn(e)) e.archivedAs = id
         // §3.5, XEP-0359 §2.1
         e.stanza = e.stanza.append(el('stanza-id', NS.SID, { by: bare, id }))
@@ -211,6 +209,15 @@ export default defineModule({
     ctx.hook('account:in', { phase: 'observe', kinds: ['message'] }, ({ passing, stanza, from, to }) => {
       if (passing !== undefined) passed.add(stanza, from, to, passing, ctx.now())
     })
+    // Only now is it certain that nobody takes it: a session may have become available since it was archived.
+    ctx.hook(
+      'account:offline',
+      { phase: 'guard', kinds: ['message'], before: ['offline'] },
+      ({ archiving: kept, from, to }) => {
+        const { originId = '' } = kept ?? {}
+        if (originId !== '') unkept.add(to.local, from, originId)
+      },
+    )
     ctx.hook('account:stored', { phase: 'observe' }, ({ archiving: kept, from, to }) => {
       if (kept !== undefined) unkept.delete(to.local, from, kept.originId ?? '')
     })

@@ -65,6 +65,32 @@ describe('module mam: the store has what it said it had not', () => {
     expect(await archived(juliet!)).to.deep.equal(['one', 'two'])
   })
 
+  it('the receiver’s archive: what is sent behind it stands behind it', async () => {
+    const { store, unsure } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    unsure.add('romeo')
+    await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    unsure.clear()
+    await juliet!.send(
+      ['one', 'two', 'three'].map((body, i) => chat('romeo@example.org', body, origin(`o${i + 1}`))).join(''),
+    )
+    expect(bodies(romeo!)).to.deep.equal(['one', 'two', 'three'])
+    expect(await archived(romeo!)).to.deep.equal(['one', 'two', 'three'])
+  })
+
+  it('what comes while its receiver becomes available is delivered once, however often it is sent', async () => {
+    await using h = await archiveHost({}, { modules: [...modules, offline], ...quiet })
+    const romeo = await h.client('romeo@example.org/orchard')
+    const note = chat('romeo@example.org', 'note', origin('o1'))
+    const first = await romeo.send(`${note}<presence/>`)
+    const second = await romeo.send(note)
+    const notes = [...first, ...second].filter((e) => e.name === 'message')
+    expect(notes.map((e) => e.getChildText('body'))).to.deep.equal(['note'])
+    const { results } = await query(romeo)
+    expect(results.map(({ id }) => id)).to.deep.equal([stanzaId(notes[0], 'romeo@example.org')])
+  })
+
   it('the sender’s archive: what is sent again is copied to the other devices, and stands where they saw it', async () => {
     const { store, unsure } = await controlledStore()
     await using h = await archiveHost({}, { store, modules, ...quiet })
