@@ -10,6 +10,8 @@ export type Check = (bytes: Buffer) => boolean | Promise<boolean>
 export interface TcpProxy {
   /** Where to connect to. */
   readonly port: number
+  /** Port that new connections go to. */
+  target: number
   /**
    * Called with what a client sent, before it is passed on: false, and the bytes do not go through, both sides are cut; a
    * promise, and the connection waits for it.
@@ -29,7 +31,7 @@ export interface TcpProxy {
 }
 
 /** Starts a relay on a free port to this port. */
-export async function startTcpProxy(target: number): Promise<TcpProxy> {
+export async function startTcpProxy(port: number): Promise<TcpProxy> {
   const sockets = new Set<Socket>()
   const clients = new Set<Socket>()
   let frozen = false
@@ -53,7 +55,7 @@ export async function startTcpProxy(target: number): Promise<TcpProxy> {
     }
     clients.add(client)
     client.on('close', () => clients.delete(client))
-    const upstream = track(connect(target, '127.0.0.1'))
+    const upstream = track(connect(proxy.target, '127.0.0.1'))
     const relay = (from: Socket, to: Socket, check: () => Check | undefined): void => {
       const pass = (bytes: Buffer, passes: boolean): void => {
         if (!passes) {
@@ -86,6 +88,7 @@ export async function startTcpProxy(target: number): Promise<TcpProxy> {
 
   const proxy: TcpProxy = {
     port: address.port,
+    target: port,
     onRequest: undefined,
     onAnswer: undefined,
     freeze(on) {

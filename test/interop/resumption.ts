@@ -6,12 +6,11 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect } from 'chai'
-import { Client } from '../helpers/client.ts'
 import { type CommandFolder, commandFolder, type RunningCommand } from '../helpers/command.ts'
-import type { Address } from '../helpers/connection.ts'
 import { startServer } from '../helpers/server.ts'
 import { startTcpProxy, type TcpProxy } from '../helpers/tcp-proxy.ts'
 import type { Driven, Told } from './driven.ts'
+import { PASSWORD, Peer } from './peer.ts'
 
 /** What a client is started with. */
 export interface Login {
@@ -34,7 +33,6 @@ export interface Library {
 
 /** Resolves to this machine, for clients that can be told a name only. */
 const DOMAIN = 'localhost'
-const PASSWORD = 'a good password'
 const LIMIT_MS = 120_000
 
 /** `c3` to `c5`. */
@@ -42,63 +40,6 @@ const texts = (letter: string, from: number, to: number): string[] =>
   Array.from({ length: to - from + 1 }, (_, i) => `${letter}${from + i}`)
 const heard = (told: readonly Told[]): string[] =>
   told.filter(({ event }) => event === 'message').map(({ text }) => text ?? '')
-
-/** A user of this suite's own test client, who talks with the client under test; without a proxy in between. */
-class Peer {
-  readonly client: Client
-  readonly #to: string
-
-  private constructor(client: Client, to: string) {
-    this.client = client
-    client.timeoutMs = 30_000
-    this.#to = to
-  }
-
-  static async login(address: Address, local: string, to: string): Promise<Peer> {
-    const client = await Client.connect(address, 'tls', local)
-    await client.authenticate(local, PASSWORD)
-    await client.bind('peer')
-    await client.goOnline()
-    return new Peer(client, to)
-  }
-
-  send(bodies: readonly string[]): void {
-    for (const body of bodies)
-      this.client.sendStanza(`<message type='chat' to='${this.#to}'><body>${body}</body></message>`)
-  }
-
-  /** Texts that came, in order. */
-  get got(): string[] {
-    return this.client.inbox.flatMap((item) => {
-      if (item.kind !== 'element' || item.el.getName() !== 'message') return []
-      return item.el.getChildText('body') ?? []
-    })
-  }
-
-  async waitFor(text: string): Promise<void> {
-    await this.client.until(() => this.got.includes(text), `the message ${text}`)
-  }
-
-  /** Texts of its archive, oldest first (XEP-0313). */
-  async archive(): Promise<string[]> {
-    const { client } = this
-    client.clear()
-    client.sendStanza(
-      "<iq type='set' id='archive'><query xmlns='urn:xmpp:mam:2'><set xmlns='http://jabber.org/protocol/rsm'><max>100</max></set></query></iq>",
-    )
-    await client.until(
-      () => client.inbox.some((item) => item.kind === 'element' && item.el.attrs['id'] === 'archive'),
-      'the archive',
-    )
-    return client.inbox.flatMap((item) => {
-      if (item.kind !== 'element') return []
-      const forwarded = item.el
-        .getChild('result', 'urn:xmpp:mam:2')
-        ?.getChild('forwarded', 'urn:xmpp:forward:0')
-      return forwarded?.getChild('message', 'jabber:client')?.getChildText('body') ?? []
-    })
-  }
-}
 
 /** A server, a relay before it, the client and its peer. */
 interface Stage extends AsyncDisposable {
@@ -113,9 +54,9 @@ const portOf = (library: Library, ports: { readonly c2s: number; readonly c2sTls
 
 let runs = 0
 
-async function stage(library: Library): Promise<Stage> {
+async function stage(library: Library, modules: Readonly<Record<string, boolean>> = {}): Promise<Stage> {
   await using undo = new AsyncDisposableStack()
-  const server = undo.use(await startServer())
+  const server = undo.use(await startServer({ modules }))
   const proxy = undo.use(await startTcpProxy(portOf(library, server.ports)))
   const [one, other] = [`one${(runs += 1)}`, `other${runs}`]
   await server.addUser(one, PASSWORD)
@@ -284,12 +225,25 @@ export function resumptionTests(library: Library): void {
     expect(heard(s.client.told)).to.include.members(texts('p', 1, cuts + 1))
   })
 
+  it('a canary: where the server does not manage streams, nothing is resumed', async function () {
+    this.timeout(LIMIT_MS)
+    await using s = await stage(library, { 'stream-management': false })
+    const held = hold(s.proxy, 'onAnswer')
+    s.peer.send(['p1'])
+    await held.some
+    s.proxy.cut()
+    held.lift()
+    await s.client.next('disconnected')
+    s.client.connect(s.proxy.port)
+    expect((await s.client.next('session_start', 'session_resumed')).event).to.equal('session_start')
+  })
+
   it('SIGTERM: a new server knows what was handled, and has what the client did not get', async function () {
     this.timeout(LIMIT_MS)
     await using world = await restartable(library)
-    const { client, jid, peerJid } = world
+    const { client, jid, peerJid, proxy } = world
     const peer = await world.peer()
-    const proxy = await world.connect()
+    client.connect(proxy.port)
     await client.next('session_start')
     await client.sync()
     const held = hold(proxy, 'onAnswer')
@@ -305,7 +259,7 @@ export function resumptionTests(library: Library): void {
     await client.next('disconnected')
     await world.restart()
     const again = await world.peer()
-    await world.connect()
+    client.connect(proxy.port)
     expect((await client.next('session_start')).jid).to.match(new RegExp(`^${jid}/`))
     again.send(['p-last'])
     client.send(['c-last'], peerJid)
@@ -325,9 +279,9 @@ export function resumptionTests(library: Library): void {
   it('kill -9: what was acknowledged to the client is in the archive, once', async function () {
     this.timeout(LIMIT_MS)
     await using world = await restartable(library)
-    const { client, peerJid } = world
+    const { client, peerJid, proxy } = world
     const peer = await world.peer()
-    await world.connect()
+    client.connect(proxy.port)
     await client.next('session_start')
     await client.sync()
     const acked = (): string[] =>
@@ -343,7 +297,7 @@ export function resumptionTests(library: Library): void {
     peer.client.drop()
     await world.restart()
     const again = await world.peer()
-    await world.connect()
+    client.connect(proxy.port)
     await client.next('session_start')
     client.send(['c-last'], peerJid)
     await again.waitFor('c-last')
@@ -361,8 +315,8 @@ interface Restartable extends AsyncDisposable {
   readonly running: RunningCommand
   /** Logs the peer in at the server that runs now. */
   peer(): Promise<Peer>
-  /** Tells the client to connect to the server that runs now, through a relay of its own. */
-  connect(): Promise<TcpProxy>
+  /** A relay to the server that runs now. */
+  readonly proxy: TcpProxy
   restart(): Promise<void>
 }
 
@@ -388,6 +342,7 @@ modules: { accounts: { iterations: 4096 } }
   const ca = join(folder.path, `certs/${DOMAIN}.crt`)
   const jid = `one@${DOMAIN}`
   const client = undo.use(await library.start({ jid, password: PASSWORD, ca, domain: DOMAIN }))
+  const proxy = undo.use(await startTcpProxy(portOf(library, running.ports)))
   const kept = undo.move()
   return {
     client,
@@ -401,13 +356,10 @@ modules: { accounts: { iterations: 4096 } }
       kept.defer(() => peer.client.drop())
       return peer
     },
-    async connect() {
-      const proxy = kept.use(await startTcpProxy(portOf(library, running.ports)))
-      client.connect(proxy.port)
-      return proxy
-    },
+    proxy,
     async restart() {
       running = await folder.start()
+      proxy.target = portOf(library, running.ports)
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
