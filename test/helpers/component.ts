@@ -56,14 +56,19 @@ export interface TestComponent extends TestConnection {
   readonly error: string | undefined
 }
 
-/** Connects and proves the secret. */
+/** Connects and proves the secret. `more`: takes what comes right behind the answer; without it nothing must. */
 export async function connected(
   h: TestHost,
   { to = DOMAIN, secret = SECRET, ...options }: StreamOptions & { to?: string; secret?: string } = {},
+  more?: (text: string) => void,
 ): Promise<TestComponent> {
   const stream = h.connect(PORT, options)
   const answer = await stream.send(handshake(await stream.send(header(to)), secret))
-  expect(answer).to.equal('<handshake/>')
+  if (more === undefined) expect(answer).to.equal('<handshake/>')
+  else {
+    expect(answer).to.match(/^<handshake\/>/)
+    more(answer.slice('<handshake/>'.length))
+  }
   const received: Element[] = []
   let error: string | undefined
   const parser = new Parser(
