@@ -63,8 +63,11 @@ export default defineModule({
       e.archiving === undefined ? unarchived(e) : undefined,
     )
     function unarchived({ stanza, from, to }: StanzaEvent): void | Promise<void> {
+      const type = stanza.attr('type')
+      // Rooms have archives of their own; in errors is what somebody else said; notes to oneself are read.
+      if (type === 'groupchat' || type === 'error' || from.bare.equals(to.bare)) return undefined
       const id = displayedId(stanza)
-      if (id === undefined || stanza.attr('type') === 'error' || from.bare.equals(to.bare)) return undefined
+      if (id === undefined) return undefined
       return inboxes.mark(from.local, { jid: to.bare.toString(), id, by: 'id' })
     }
 

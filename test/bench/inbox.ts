@@ -1,6 +1,6 @@
 /**
  * What a request for the inbox costs, through the server without sockets: `node test/bench/inbox.ts [--messages 100000] [--conversations 500] [--folder
- * DIR]`. Prints milliseconds from the request to its answer with the embedded store: the first one of an account ever, the first after a restart, later
+ * DIR]`. Prints milliseconds from the request to its answer, and of CPU, with the embedded store: the first one of an account ever, the first after a restart, later
  * ones; and how long others waited in the event loop meanwhile.
  */
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -42,21 +42,21 @@ const folder = await mkdtemp(join(values.folder, 'hermod-bench-'))
 const store = await openLmdb({ path: folder, durable: false })
 try {
   await fill(0, messages)
-  await withHost('the first ever', async (client) => {
+  await withHost(async (client) => {
     await report('the first ever', [await timed(client)])
     await report('again, nothing new', await many(client, 100))
     await report('again, without messages', await many(client, 100, "messages='false'"))
     await report('again, the first 50', await many(client, 100, '', '<max>50</max>'))
     await fill(messages, messages + 1000)
     await report('1000 messages later', [await timed(client)])
-    const times: number[] = []
+    const times: Time[] = []
     for (let i = 0; i < 100; i++) {
       await fill(messages + 1000 + i, messages + 1001 + i)
       times.push(await timed(client, '', '<max>50</max>'))
     }
     await report('one message later each, the first 50', times)
   })
-  await withHost('after a restart', async (client) => {
+  await withHost(async (client) => {
     await report('the first after a restart', [await timed(client)])
   })
 } finally {
@@ -64,12 +64,9 @@ try {
   await rm(folder, { recursive: true, force: true })
 }
 
-async function withHost(name: string, run: (client: TestClient) => Promise<void>): Promise<void> {
+async function withHost(run: (client: TestClient) => Promise<void>): Promise<void> {
   await using host = await testHost({ modules: [stanzaId, mam, inbox], accounts: ['user'], store })
-  const delay = monitorEventLoopDelay({ resolution: 1 })
-  delay.enable()
   await run(await host.client('user@example.org/bench'))
-  console.log(`${name}: the event loop waited at most ${(delay.max / 1e6).toFixed(1)} ms`)
 }
 
 async function fill(from: number, to: number): Promise<void> {
@@ -89,27 +86,45 @@ async function fill(from: number, to: number): Promise<void> {
   }
 }
 
-/** Asks, and waits for the answer; milliseconds. A first answer may take more than one request. */
-async function timed(client: TestClient, attrs = '', rsm = ''): Promise<number> {
+interface Time {
+  readonly wall: number
+  readonly cpu: number
+  /** How long the event loop was held at most. */
+  readonly held: number
+}
+
+/** Asks, and waits for the answer; milliseconds. */
+async function timed(client: TestClient, attrs = '', rsm = ''): Promise<Time> {
+  const delay = monitorEventLoopDelay({ resolution: 1 })
+  delay.enable()
   const from = performance.now()
+  const used = process.cpuUsage()
   const set = rsm === '' ? '' : `<set xmlns='http://jabber.org/protocol/rsm'>${rsm}</set>`
   client.transport.written.length = 0
   client.transport.feed(`<iq type='get' id='q'><inbox xmlns='urn:xmpp:inbox:1' ${attrs}>${set}</inbox></iq>`)
   while (!/<fin |<error /.test(client.transport.written.at(-1) ?? '')) await nextTurn()
   const text = client.transport.written.join('')
   if (!text.includes('<fin')) throw new Error(text.slice(0, 500))
-  return performance.now() - from
+  const { user, system } = process.cpuUsage(used)
+  const wall = performance.now() - from
+  delay.disable()
+  return { wall, cpu: (user + system) / 1000, held: delay.max / 1e6 }
 }
 
-async function many(client: TestClient, count: number, attrs = '', rsm = ''): Promise<number[]> {
-  const times: number[] = []
+async function many(client: TestClient, count: number, attrs = '', rsm = ''): Promise<Time[]> {
+  const times: Time[] = []
   for (let i = 0; i < count; i++) times.push(await timed(client, attrs, rsm))
   return times
 }
 
-async function report(name: string, times: number[]): Promise<void> {
-  const sorted = times.toSorted((a, b) => a - b)
-  const at = (part: number): string => (sorted[Math.floor((sorted.length - 1) * part)] ?? 0).toFixed(2)
-  console.log(`${name.padEnd(40)} ${at(0.5).padStart(9)} ms ${sorted.length > 1 ? at(0.99) : ''}`)
+async function report(name: string, times: readonly Time[]): Promise<void> {
+  const at = (key: keyof Time, part: number): string => {
+    const sorted = times.map((time) => time[key]).toSorted((a, b) => a - b)
+    return (sorted[Math.floor((sorted.length - 1) * part)] ?? 0).toFixed(2)
+  }
+  const late = times.length > 1 ? `, the 99th of 100 ${at('wall', 0.99)}` : ''
+  console.log(
+    `${name.padEnd(40)} ${at('wall', 0.5).padStart(9)} ms, cpu ${at('cpu', 0.5)}, others waited ${at('held', 1)}${late}`,
+  )
   await nextTurn()
 }

@@ -142,6 +142,20 @@ describe('module inbox: load', () => {
     expect((await inbox(juliet)).lines).to.deep.equal(['romeo 500 m499'])
   })
 
+  it('markers in rooms, in errors and in notes are nothing to be kept', async () => {
+    const store = await openFaulty()
+    await using h = await inboxHost({}, { store })
+    const juliet = await h.client(`${J}/balcony`)
+    store.only = /^inbox\./
+    store.fault = { until: Promise.resolve(), done: false }
+    await juliet.send(displayed('room@muc.example.net', 'x').replace("'chat'", "'groupchat'"))
+    await juliet.send(displayed('x@example.net', 'x').replace("'chat'", "'error'"))
+    await juliet.send(displayed(J, 'x', "<no-store xmlns='urn:xmpp:hints'/>"))
+    expect(store.met).to.equal(0)
+    await juliet.send(displayed('x@example.net', 'x', "<no-store xmlns='urn:xmpp:hints'/>"))
+    expect(store.met).to.equal(1)
+  })
+
   it('processes that look at an account for the first time, at once: what is stored is whole', async () => {
     const store = await openFaulty()
     {
