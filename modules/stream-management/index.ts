@@ -219,8 +219,13 @@ class StreamManagement {
     }
   }
 
+  /** The count is a help (MAY); the answer must come without it too (§6, §9.2.1). */
   async #tooLate(local: string, id: string): Promise<StreamStep> {
-    return this.#fail('item-not-found', await this.#manager.ended.handled(local, id))
+    const handled = await this.#manager.ended.handled(local, id).catch((error: unknown) => {
+      this.#ctx.log.warn('the count of an ended session cannot be read', { err: error })
+      return undefined
+    })
+    return this.#fail('item-not-found', handled)
   }
 
   #fail(condition: StanzaCondition, h?: number): StreamStep {

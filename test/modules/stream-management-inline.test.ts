@@ -7,17 +7,20 @@ import sasl from '../../modules/sasl/index.ts'
 import sasl2 from '../../modules/sasl2.ts'
 import sm from '../../modules/stream-management/index.ts'
 import { defineModule } from '../../server/module.ts'
+import type { Store } from '../../server/storage/contract.ts'
 import { el } from '../../server/xmpp/element.ts'
 import { type TestHost, testHost } from '../helpers/host.ts'
 import { bindingTls, LoginStream } from '../helpers/login.ts'
 import { NS, ENABLE, JULIET, a, message, resume, condition } from '../helpers/managed.ts'
+import { openFaulty } from '../robustness/faulty-store.ts'
 
 describe('stream management within SASL2 and Bind 2: XEP-0198 §9', () => {
   const tls = bindingTls()
-  async function login(): Promise<TestHost> {
+  async function login(store?: Store): Promise<TestHost> {
     const host = await testHost({
       modules: [accounts, sasl, bind, sasl2, bind2, sm],
       config: { accounts: { iterations: 4096 } },
+      ...(store === undefined ? {} : { store }),
     })
     for (const name of ['romeo', 'juliet']) await host.service('auth').create(name, 'r0m30myr0m30')
     return host
@@ -100,6 +103,17 @@ describe('stream management within SASL2 and Bind 2: XEP-0198 §9', () => {
     expect(condition(success?.getChild('failed', NS))).to.equal('item-not-found')
     expect(success?.getChild('bound', 'urn:xmpp:bind:0')?.getChild('enabled', NS)).to.not.equal(undefined)
     expect(answers.map((e) => e.getName())).to.deep.equal(['success', 'features'])
+  })
+
+  it('§6, §9.2.1: <failed/> also when the store does not answer', async () => {
+    const store = await openFaulty()
+    await using host = await login(store)
+    Object.assign(store, { fault: 'reject', only: /^stream-management\./ })
+    const { success } = await enter(host, resume('unknown', 0) + bindRequest())
+    expect(store.met).to.equal(1)
+    store.fault = 'none'
+    expect(condition(success?.getChild('failed', NS))).to.equal('item-not-found')
+    expect(success?.getChild('bound', 'urn:xmpp:bind:0')?.getChild('enabled', NS)).to.not.equal(undefined)
   })
 
   it('§9.2: the session of another account', async () => {
