@@ -122,8 +122,12 @@ export function makeContext(
       })
       done?.catch((error: unknown) => log.error('delivery failed', { err: error }))
     },
-    request: (to, payload, opts) =>
-      host.requests.send(opts.from ?? host.jid, to, payload, opts, (stanza) => env.router.route(stanza)),
+    request(to, payload, opts) {
+      const from = opts.from ?? host.jid
+      // a module of scope 'server' asks in the name of one of the hosts
+      const requests = env.router.requestsOf(from.domain) ?? host.requests
+      return requests.send(from, to, payload, opts, (stanza) => env.router.route(stanza))
+    },
     perSession<T>(init: (s: Session) => T) {
       const slot = slots++
       return {

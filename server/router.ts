@@ -8,7 +8,7 @@
 import { DomainTable } from './domains.ts'
 import type { Account, Host } from './host.ts'
 import { HANDLER_TIMEOUT_MS } from './hooks.ts'
-import { checkIq, refusal } from './iq.ts'
+import { checkIq, refusal, type RequestTracker } from './iq.ts'
 import { Lanes } from './lanes.ts'
 import type { Bound, Iq, StanzaEvent, Verdict } from './module.ts'
 import type { BoundClient, ClientSession } from './session.ts'
@@ -31,6 +31,11 @@ export class Router {
   constructor(hosts: ReadonlyMap<string, Host>) {
     this.#hosts = hosts
     this.domains = new DomainTable(hosts)
+  }
+
+  /** Where answers to that domain are expected; undefined: it is no host of this server. */
+  requestsOf(domain: string): RequestTracker | undefined {
+    return this.#hosts.get(domain)?.requests
   }
 
   // ---- entries ----

@@ -3,6 +3,7 @@
  * and a virtual clock.
  */
 import { C2s, type C2sLimits } from '../../server/c2s.ts'
+import type { ContextEnv } from '../../server/context.ts'
 import { Host } from '../../server/host.ts'
 import { openLocalJobs } from '../../server/jobs/local.ts'
 import { type AnyModule, Loader } from '../../server/loader.ts'
@@ -79,6 +80,8 @@ export interface TestHost extends AsyncDisposable {
   settle(): Promise<void>
   unload(name: string): Promise<void>
   load(def: AnyModule, config?: object): Promise<void>
+  /** Loads a module of scope 'server', which stands beside the host. */
+  loadShared(def: AnyModule, config?: object): Promise<void>
   /** The same modules with these options (by name), as SIGHUP does it. */
   reload(options: ReadonlyMap<string, unknown>): Promise<void>
 }
@@ -216,9 +219,7 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
     limits: { ...testLimits, ...opts.limits },
   })
   const listening = new Map<number, ListenOptions & { accept(transport: Transport): void }>()
-  const loader = new Loader({
-    host,
-    scope: 'host',
+  const env: Omit<ContextEnv, 'host' | 'scope'> = {
     hosts: [domain],
     router,
     clock,
@@ -233,7 +234,9 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
       listening.set(port, { ...options, port, accept })
       return { port, close: async () => void listening.delete(port) }
     },
-  })
+  }
+  const loader = new Loader({ ...env, host, scope: 'host' })
+  const shared = new Loader({ ...env, host: new Host('', { clock, log, store }), scope: 'server' })
   const accounts = opts.accounts === undefined ? [] : [accountsStub(opts.accounts)]
   const config = new Map(Object.entries(opts.config ?? {}))
   await loader.loadAll([...accounts, ...opts.modules], config)
@@ -269,9 +272,11 @@ export async function testHost(opts: TestHostOptions): Promise<TestHost> {
     settle,
     unload: async (name) => void (await loader.unload(name)),
     load: (def, options) => loader.load(def, options),
+    loadShared: (def, options) => shared.load(def, options),
     reload: (options) => loader.reload([...accounts, ...opts.modules], options),
     async [Symbol.asyncDispose]() {
       await c2s.stop()
+      await shared.unloadAll()
       await loader.unloadAll()
       if (opts.store === undefined) await store.close()
       if (errors.length > 0) throw new Error(`the server logged errors:\n${errors.join('\n')}`)

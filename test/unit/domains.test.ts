@@ -3,8 +3,9 @@ import { expect } from 'chai'
 import type { Ctx, ModuleDef, StanzaEvent } from '../../server/module.ts'
 import { type Element, el } from '../../server/xmpp/element.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
-import { JidError } from '../../server/xmpp/jid.ts'
+import { JidError, parseJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
+import { reply } from '../../server/xmpp/stanza.ts'
 import { type TestHost, type TestHostOptions, testHost } from '../helpers/host.ts'
 
 const REMOTE = 'remote.example.net'
@@ -152,6 +153,27 @@ describe('domains: takers', () => {
     await ctx.domains.receive(message(`a@${REMOTE}`, 'nobody@example.org', '1'))
     await ctx.domains.receive(message('a@nowhere.example', 'nobody@example.org', '2'))
     await ctx.domains.receive(message('a@nowhere.example', `b@${REMOTE}`, '3'))
+  })
+})
+
+describe('domains: requests', () => {
+  it('RFC 6120 §8.2.3: a module of scope server asks in the name of a host, and gets the answer', async () => {
+    const { h, ctx } = await withCtx()
+    await using _h = h
+    ctx.domains.take(REMOTE, (e) => ctx.domains.receive(reply(e.stanza, el('yes', 'urn:x'))))
+    let ask: (() => Promise<Element | undefined>) | undefined
+    const shared: ModuleDef<never> = {
+      name: 'shared',
+      summary: 'test',
+      specs: [],
+      scope: 'server',
+      setup(own) {
+        const opts = { type: 'get', timeoutMs: 1000, from: parseJid('example.org') } as const
+        ask = () => own.request(parseJid(REMOTE), el('ask', 'urn:x'), opts)
+      },
+    }
+    await h.loadShared(shared)
+    expect((await ask?.())?.name).to.equal('yes')
   })
 })
 
