@@ -27,6 +27,8 @@ export interface Appended {
   readonly id: string
   /** It was there already. */
   readonly duplicate: boolean
+  /** Since when, if it was. */
+  readonly since?: Date
 }
 
 /** An entry that is there once however often it is appended. */
@@ -67,7 +69,7 @@ export class Archives {
     peer: JID,
     stanza: Element,
     finding: Finding,
-    then: (id: string, duplicate: boolean) => T,
+    then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
     refused: () => boolean = never,
   ): Promise<T> {
     const gate = this.#gates.size === 0 ? undefined : this.#gates.get(local)
@@ -91,7 +93,7 @@ export class Archives {
         return then(this.ids.encode(local, id), false)
       }
       return this.#known(local, keyed, id, stanza, anew).then((known) =>
-        then(this.ids.encode(local, known.id), known.duplicate),
+        then(this.ids.encode(local, known.id), known.duplicate, known.since),
       )
     })
     // It may get its place only after some steps: what begins later must not get an earlier one.
@@ -127,14 +129,14 @@ export class Archives {
   ): Promise<Appended> {
     const known = await this.#shown(local, entry, first)
     if (!known.duplicate) return known
-    if (await this.#isSame(local, known.id, entry.at, stanza))
-      return anew ? this.#anew(local, entry, known) : known
+    const since = await this.#isSame(local, known.id, entry.at, stanza)
+    if (since !== undefined) return anew ? this.#anew(local, entry, known) : { ...known, since }
     const looks = createHash('sha256').update(looksOf(stanza)).digest('base64url')
     const second = { ...entry, dedupe: keyOf(entry.dedupe, looks) }
     const other = await this.#shown(local, second, undefined)
     if (!other.duplicate) return other
-    if (await this.#isSame(local, other.id, entry.at, stanza))
-      return anew ? this.#anew(local, second, other) : other
+    const before = await this.#isSame(local, other.id, entry.at, stanza)
+    if (before !== undefined) return anew ? this.#anew(local, second, other) : { ...other, since: before }
     const { at, with: peer, doc } = entry
     return await this.#put(local, { at, with: peer, doc }, ({ id }) => ({ id, duplicate: false }))
   }
@@ -157,12 +159,14 @@ export class Archives {
     return await this.#put(local, entry, (appended) => appended)
   }
 
-  async #isSame(local: string, id: string, at: Date, stanza: Element): Promise<boolean> {
+  /** When that entry was made, if it is of the same message. */
+  async #isSame(local: string, id: string, at: Date, stanza: Element): Promise<Date | undefined> {
     const [entry] = (await this.archive.page(local, { ids: [id], from: 'first', limit: 1 })).entries
     // Removed meanwhile, by age or by the user: then it is old.
-    if (entry === undefined || at.getTime() - entry.at.getTime() > this.#resendMs) return false
+    if (entry === undefined || at.getTime() - entry.at.getTime() > this.#resendMs) return undefined
     const old = parseXml(entry.doc.xml)
-    return old.getChild('retracted', NS_RETRACT) !== undefined || looksOf(old) === looksOf(stanza)
+    const same = old.getChild('retracted', NS_RETRACT) !== undefined || looksOf(old) === looksOf(stanza)
+    return same ? entry.at : undefined
   }
 
   /** All messages of an account, oldest first; see ArchiveService. */

@@ -33,6 +33,7 @@ declare module '../../server/module.ts' {
   }
 }
 
+const SENT_BEFORE: Verdict = { stop: 'duplicate' }
 /** Ctx.flag of sessions that read the archive (true): they are not sent stored messages. */
 const FLAG = 'mam'
 /** How long a removed account is remembered, for messages that are still on their way. */
@@ -109,6 +110,7 @@ export default defineModule({
     const gone = new Set<string>()
     const refused = new Refused()
     const unkept = new Unkept()
+    const startedAt = new Date(ctx.now())
     const passed = new Passed(options.resendWindow)
     const searches = new Searches()
     archiving.add(ctx.host)
@@ -177,13 +179,14 @@ export default defineModule({
       const bare = to.bare.toString()
       const stanza = e.stanza.attr('to') === undefined ? e.stanza.withAttrs({ to: bare }) : e.stanza
       const { originId = '' } = finding
-      const arrived = (id: string, duplicate: boolean): Verdict => {
+      const arrived = (id: string, duplicate: boolean, since?: Date): Verdict | Promise<Verdict> => {
         done(to.local, e, from, finding, duplicate)
         e.duplicate = duplicate
-        if (duplicate) return { stop: 'duplicate' }
-        if (isOwn(e)) e.archivedAs = id
+        if (!duplicate && isOwn(e)) e.archivedAs = id
         // §3.5, XEP-0359 §2.1
-        e.stanza = e.stanza.append(el('stanza-id', NS.SID, { by: bare, id }))
+        const whole = e.stanza.append(el('stanza-id', NS.SID, { by: bare, id }))
+        if (!duplicate) e.stanza = whole
+        else return since !== undefined && since < startedAt ? late({ ...e, stanza: whole }) : SENT_BEFORE
         return undefined
       }
       const failed = (): boolean => unkept.delete(to.local, from, originId)
@@ -191,6 +194,17 @@ export default defineModule({
     })
 
     // ---- messages that are sent again ----
+
+    /**
+     * A process that was killed has archived it, and nobody knows what else. Devices that read the archive find it there; others get it, or it
+     * is kept for them, once more rather than never.
+     */
+    async function late(e: StanzaEvent): Promise<Verdict> {
+      const takers = ctx.sessions.takers(e.to, e.stanza.attr('type'))
+      for (const session of takers) if (session.flag(FLAG) !== true) ctx.deliver(session, e.stanza)
+      if (takers.length === 0) await ctx.find('offline')?.keep(e)
+      return SENT_BEFORE
+    }
 
     /** Where no archive knows: whether it went there before and did not come back. */
     function again({ stanza, from, to }: StanzaEvent, originId: string | undefined): Verdict {

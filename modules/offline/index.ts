@@ -20,6 +20,15 @@ const READS_ARCHIVE = 'mam'
 /** Accounts of which something is in memory; more are let go when they are idle. */
 const MAX_BOXES = 10_000
 
+declare module '../../server/module.ts' {
+  interface Services {
+    offline: {
+      /** Keeps a message for an account that is not there, if it is worth it; once, when its sender gave it an id. */
+      keep(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<void>
+    }
+  }
+}
+
 const config = c.object({
   messages: c.int().min(1).default(1000).describe('Messages that may wait for one account'),
   bytes: c.bytes('1 MiB').describe('Size of all messages that may wait for one account'),
@@ -72,7 +81,13 @@ export default defineModule({
       isKept(e.stanza, e.to) ? keep(e) : undefined,
     )
 
-    async function keep({ stanza, from, to }: StanzaEvent): Promise<Verdict> {
+    ctx.provide('offline', {
+      async keep(e) {
+        if (isKept(e.stanza, e.to)) await keep(e)
+      },
+    })
+
+    async function keep({ stanza, from, to }: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<Verdict> {
       const account = to.bare.toString()
       const whole = stanza.attr('to') === undefined ? stanza.withAttrs({ to: account }) : stanza
       const message = {

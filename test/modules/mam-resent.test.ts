@@ -224,3 +224,39 @@ describe('module mam: the receiver keeps no archive', () => {
     expect(await archived(juliet!)).to.deep.equal(['one'])
   })
 })
+
+describe('module mam: the server was killed when it had archived a message, and it is sent again', () => {
+  const note = chat('romeo@example.org', 'note', origin('o1'))
+
+  async function killed(): Promise<{ h: TestHost; juliet: TestClient }> {
+    const h = await archiveHost({}, { modules, ...quiet })
+    const [juliet] = await online(h, 'juliet@example.org/balcony')
+    await juliet!.send(note)
+    await h.clock.advance(1000)
+    await h.unload('mam')
+    await h.load(mam)
+    await h.load(offline)
+    return { h, juliet: juliet! }
+  }
+
+  it('devices without archive get it when they come, once', async () => {
+    const { h, juliet } = await killed()
+    await using _ = h
+    for (let i = 0; i < 2; i++) expect(await juliet.send(note)).to.deep.equal([])
+    const romeo = await h.client('romeo@example.org/orchard')
+    const got = (await romeo.send('<presence/>')).filter((e) => e.name === 'message')
+    expect(got.map((e) => e.getChildText('body'))).to.deep.equal(['note'])
+    const { results } = await query(romeo)
+    expect(results.map(({ id }) => id)).to.deep.equal([stanzaId(got[0], 'romeo@example.org')])
+  })
+
+  it('devices without archive that are there get it, those that read the archive do not get it again', async () => {
+    const { h, juliet } = await killed()
+    await using _ = h
+    const [simple, reader] = await online(h, 'romeo@example.org/simple', 'romeo@example.org/reader')
+    await query(reader!)
+    await juliet.send(note)
+    expect(bodies(simple!)).to.deep.equal(['note'])
+    expect(bodies(reader!)).to.deep.equal([])
+  })
+})
