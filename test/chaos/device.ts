@@ -21,6 +21,8 @@ export interface World {
   /** The store fails, or has failed since the server was started: errors are to be expected. */
   faulty(): boolean
   note(line: string): void
+  /** The server has answered with an error, which it must not unless its store fails. */
+  failed(line: string): void
   trace(line: string): void
   readonly counts: Record<'resumed' | 'fresh' | 'resent' | 'bounced' | 'tokens' | 'doubtful', number>
 }
@@ -153,8 +155,9 @@ export class Device implements DeviceLog {
     link.onElement = (element) => this.#element(element)
     link.onEnd = () => this.#lost(link)
     this.#login(link).catch((error: unknown) => {
-      const told = error instanceof Refused ? !this.#world.faulty() : !link.over
-      if (told) this.#world.note(`login of ${this.name}: ${String(error)}`)
+      const line = `login of ${this.name}: ${String(error)}`
+      if (error instanceof Refused) this.#world.failed(line)
+      else if (!link.over) this.#world.note(line)
       link.cut()
     })
   }
@@ -265,7 +268,7 @@ export class Device implements DeviceLog {
   #answer(iq: Element): void {
     const { type, id } = iq.attrs
     if (type === 'error') {
-      if (!this.#world.faulty()) this.#world.note(`an error for ${this.name}: ${iq.toString()}`)
+      this.#world.failed(`an error for ${this.name}: ${iq.toString()}`)
       const online = this.#link
       setTimeout(() => {
         if (this.#link !== online || !this.#online) return

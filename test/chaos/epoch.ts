@@ -79,6 +79,11 @@ export class Epoch implements AsyncDisposable {
         this.notes.push(line)
         this.#trace(`NOTE ${line}`)
       },
+      failed: (line) => {
+        if (!this.#disturbed && !options.store.slow) this.#world.note(line)
+        this.#disturbed = true
+        this.#trace(line)
+      },
       trace: (line) => this.#trace(line),
       counts,
     }
@@ -287,8 +292,9 @@ modules:
     for (const device of this.#devices) device.serverEnded(how === 'SIGKILL' ? this.#sent.size : undefined)
     if (how === 'SIGTERM' && code !== 0) this.#world.note(`server: ended with ${code}`)
     for (const line of `${stdout}\n${stderr}`.split('\n')) {
-      const wrong = /"level":(50|60)/.test(line)
-        ? !this.#disturbed
+      const failure = /"level":(50|60)/.test(line)
+      const wrong = failure
+        ? !this.#disturbed && !this.#options.store.slow
         : line !== '' && !/^\{|^clients: |^add/.test(line)
       if (wrong) this.#world.note(`server: ${line.slice(0, 1000)}`)
     }

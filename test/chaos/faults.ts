@@ -14,6 +14,8 @@ export interface Disturbed extends AsyncDisposable {
   storage(name: string): string
   /** The program that serves; undefined: the usual one. */
   readonly program: string | undefined
+  /** It may fail without being disturbed, when the machine is busy. */
+  readonly slow: boolean
   /** Begins something that is over after `ms`; resolves then. */
   begin(
     random: Random,
@@ -34,6 +36,7 @@ export const WITH_FAULTS = join(import.meta.dirname, 'server-with-faults.ts')
 export function disturbedLmdb(faults: boolean): Disturbed {
   return {
     storage: (name) => `storage: { driver: lmdb, path: ${name}, durable: false }`,
+    slow: false,
     program: faults ? WITH_FAULTS : undefined,
     begin(random, ms, server) {
       const kind = random.pick(KINDS)
@@ -54,6 +57,7 @@ export async function disturbedMongo(mongo: MongoServer): Promise<Disturbed> {
   url.port = String(proxy.port)
   return {
     storage: (name) => `storage: { driver: mongodb, url: "${url.href}", database: ${name} }`,
+    slow: mongo.kind === 'ferretdb',
     program: undefined,
     begin(random, ms) {
       const kinds =

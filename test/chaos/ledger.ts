@@ -24,6 +24,8 @@ export interface Message {
   open?: boolean
   /** Its sender cannot know what became of it, and has not sent it again. */
   doubtful?: boolean
+  /** It was sent on a second connection too. */
+  resent?: boolean
   /** It came back with an error and was sent again, behind newer ones. */
   again?: boolean
   /**
@@ -249,8 +251,9 @@ export class Ledger {
     }
     state.everLive.add(at)
     session.live.add(at)
-    // Those that are stored for it come when it is available.
-    if (log.simple === true && this.#sent.get(n)?.direct === true) return
+    // What is stored for it comes when it is available; what a server was killed over, when it is sent again.
+    const message = this.#sent.get(n)
+    if (log.simple === true && (message?.direct === true || message?.resent === true)) return
     if (at < session.last) this.#fault('reordered', `${n} came to ${log.name} late`)
     if (arrival.covered) session.first ??= at
     session.last = Math.max(session.last, at)

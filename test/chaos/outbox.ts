@@ -117,7 +117,9 @@ export class Outbox {
   again(): void {
     for (const { xml, message } of this.#unconfirmed) {
       this.#write(xml)
-      if (message !== undefined) this.#world.counts.resent++
+      if (message === undefined) continue
+      message.resent = true
+      this.#world.counts.resent++
     }
   }
 
@@ -128,7 +130,7 @@ export class Outbox {
     const { message, xml } = own
     // Nobody is there, which is what it was for.
     if (message.kind === 'transient') return
-    if (!this.#world.faulty()) this.#world.note(`bounced: ${error}`)
+    this.#world.failed(`bounced: ${error}`)
     this.#world.counts.bounced++
     message.again = true
     message.open = true
