@@ -15,8 +15,6 @@ type StateDoc = { readonly upto: string; readonly rules: string; readonly remove
 const STATE = 'state'
 /** Of what is stored; counts up when the rules change. */
 const VERSION = '1'
-/** Conversations in memory, of all accounts together. */
-const MAX_CONVERSATIONS = 100_000
 /** What an account costs besides its conversations, in conversations. */
 const ACCOUNT_WEIGHT = 20
 const WRITE_AFTER_MS = 10_000
@@ -28,6 +26,12 @@ const ENTRIES_PER_WRITE = 20_000
 const PATIENCE_MS = 5000
 /** Documents written at once. */
 const AT_ONCE = 200
+
+/** Bounds and rules of a host. */
+export interface HostRules extends InboxRules {
+  /** Conversations in memory, of all accounts together. */
+  readonly maxCached: number
+}
 
 /** An account in memory. */
 interface Cached {
@@ -43,7 +47,7 @@ interface Cached {
 export class Inboxes {
   readonly #marks: Marks
   readonly #ctx: Ctx
-  readonly #rules: InboxRules
+  readonly #rules: HostRules
   /** Of the rules by which conversations are made; what was stored by others is made anew. */
   readonly #version: string
   readonly #states: Docs<StateDoc>
@@ -57,7 +61,7 @@ export class Inboxes {
   readonly #writing = new Set<string>()
   readonly #gone = new Set<string>()
 
-  constructor(ctx: Ctx, rules: InboxRules) {
+  constructor(ctx: Ctx, rules: HostRules) {
     this.#ctx = ctx
     this.#rules = rules
     this.#version = `${VERSION} ${rules.readBySending}`
@@ -213,7 +217,7 @@ export class Inboxes {
     this.#weight += weight - cached.weight
     cached.weight = weight
     for (const [other, candidate] of this.#cache) {
-      if (this.#weight <= MAX_CONVERSATIONS) return
+      if (this.#weight <= this.#rules.maxCached) return
       if (other === local || this.#running.has(other)) continue
       this.#write(other, candidate).catch((error: unknown) => this.#failed('an inbox was not written', error))
       this.#drop(other)

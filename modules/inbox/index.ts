@@ -24,6 +24,7 @@ const config = c.object({
     .max(50_000)
     .default(10_000)
     .describe('Conversations of one account that are known, the newest'),
+  cache: c.int().min(0).default(100_000).describe('Conversations in memory, of all accounts together'),
   maxPage: c.int().min(1).max(5000).default(1000).describe('Conversations in one answer at most'),
 })
 
@@ -52,8 +53,8 @@ export default defineModule({
   ],
   requires: ['mam'],
   config,
-  setup(ctx, { readBySending, conversations, maxPage }) {
-    const inboxes = new Inboxes(ctx, { readBySending, maxConversations: conversations })
+  setup(ctx, { readBySending, conversations, cache, maxPage }) {
+    const inboxes = new Inboxes(ctx, { readBySending, maxConversations: conversations, maxCached: cache })
 
     // §3.1; others are refused by the target. §2.1: announced with it
     ctx.iq('self', 'get', NS_INBOX, 'inbox', (iq) => answerInbox(ctx, iq, inboxes, maxPage))
