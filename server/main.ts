@@ -66,6 +66,17 @@ user
   .description('add an account; asks for the password, or reads one line from standard input')
   .action((address: string) => withPassword('user.add', address))
 user
+  .command('import <address>')
+  .description(
+    'add an account from another server; reads its SCRAM keys from standard input, a line SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey for each hash',
+  )
+  .action(async (address: string) => {
+    const keys: string[] = []
+    for await (const line of createInterface({ input: process.stdin }))
+      if (line.trim() !== '') keys.push(line)
+    await account({ command: 'user.import', args: [address, ...keys] })
+  })
+user
   .command('passwd <address>')
   .description('change a password')
   .action((address: string) => withPassword('user.passwd', address))

@@ -1,4 +1,5 @@
 /** What the command line does with accounts, over the real accounts module. */
+import { createHash, createHmac, pbkdf2Sync } from 'node:crypto'
 import { expect } from 'chai'
 import accounts from '../../modules/accounts/index.ts'
 import vcard from '../../modules/vcard.ts'
@@ -32,6 +33,43 @@ describe('account commands', function () {
     await using h = await verona()
     expect(await said(h, 'user.add', 'Roméo@EXAMPLE.org', 'secret')).to.equal('added roméo@example.org')
     expect(await said(h, 'user.list')).to.equal('roméo@example.org')
+  })
+
+  it('user.import makes an account from the keys of another server (RFC 5803 §2)', async () => {
+    await using h = await verona()
+    // RFC 5802 §5 and RFC 7677 §3: password "pencil"
+    const keys = (hash: string, bytes: number, salt: string): string => {
+      const name = hash.toLowerCase().replace('-', '')
+      const salted = pbkdf2Sync('pencil', Buffer.from(salt, 'base64'), 4096, bytes, name)
+      const mac = (text: string): Buffer => createHmac(name, salted).update(text).digest()
+      const stored = createHash(name).update(mac('Client Key')).digest('base64')
+      return `SCRAM-${hash}$4096:${salt}$${stored}:${mac('Server Key').toString('base64')}`
+    }
+    const sha1 = keys('SHA-1', 20, 'QSXCR+Q6sek8bf92')
+    const sha256 = keys('SHA-256', 32, 'W22ZaJ0SNY7soEsUEjb6gQ==')
+    expect(await said(h, 'user.import', 'romeo@example.org', sha1, ` ${sha256} `)).to.equal(
+      'added romeo@example.org',
+    )
+    expect(await said(h, 'user.info', 'romeo@example.org')).to.contain('hashes: SHA-1, SHA-256')
+    expect(await h.service('auth').verify('romeo', 'pencil')).to.equal(true)
+    expect(await said(h, 'user.import', 'romeo@example.org', sha1)).to.equal(
+      'error: there is an account romeo@example.org already',
+    )
+    const wrong = /^error: line 2 is not SCRAM-SHA-\.\.\.\$iterations:salt\$StoredKey:ServerKey$/
+    for (const second of [
+      'pencil',
+      sha256.replace('SHA-256', 'SHA-224'),
+      sha256.replace('==', ''),
+      sha256.replace('4096', 'many'),
+      sha256.replace(':W22', ':$22'),
+    ])
+      expect(await said(h, 'user.import', 'juliet@example.org', sha1, second)).to.match(wrong)
+    expect(await said(h, 'user.import', 'juliet@example.org', sha1, sha1)).to.equal(
+      'error: line 2 is for the same hash as another one',
+    )
+    for (const bad of [[], [sha1.replace('4096', '1024')], [sha256.replace('SHA-256', 'SHA-1')]])
+      expect(await said(h, 'user.import', 'juliet@example.org', ...bad)).to.match(/^error: not-acceptable: /)
+    expect(await said(h, 'user.list')).to.equal('romeo@example.org')
   })
 
   it('user.passwd changes the password of an account that exists', async () => {

@@ -187,6 +187,26 @@ describe('command line', function () {
     })
   })
 
+  it('user import: keys of another server (of RFC 5802 §5), with which the mechanism of that hash works', async () => {
+    await using server = await folder.start()
+    const keys = 'SCRAM-SHA-1$4096:QSXCR+Q6sek8bf92$6dlGYMOdZcOPutkcNY8U2g7vK9Y=:D+CSWLOshSulAsxiupA+qs2/fTE='
+    const added = await folder.run(['user', 'import', 'user@example.org'], { input: `\n${keys}\n` })
+    expect(added).to.deep.equal({ code: 0, stdout: 'added user@example.org\n', stderr: '' })
+    const user = await connect(server, folder)
+    await user.openStream()
+    await user.startTls()
+    const offers = user.features
+      ?.getChild('mechanisms', 'urn:ietf:params:xml:ns:xmpp-sasl')
+      ?.getChildren('mechanism')
+    expect(offers?.map((one) => one.getText())).to.deep.equal(['SCRAM-SHA-1-PLUS', 'SCRAM-SHA-1', 'PLAIN'])
+    await user.authenticate('user', 'pencil', 'SCRAM-SHA-1')
+    expectSentence(
+      await folder.run(['user', 'import', 'other@example.org'], { input: 'a password' }),
+      1,
+      'hermod: line 1 is not SCRAM-SHA-...$iterations:salt$StoredKey:ServerKey',
+    )
+  })
+
   describe('start', () => {
     it('ends on SIGTERM: streams with system-shutdown (RFC 6120 §4.9.3.20), exit code 0, no socket left', async () => {
       await using server = await folder.start()
