@@ -121,7 +121,10 @@ export interface Bound extends Session {
   /** Ends a session that has no stream now. */
   end(reason: string): void
 }
-/** Stanzas for a client since they are counted, and how many of them it has confirmed. */
+/**
+ * Stanzas for a client since they are counted, and how many of them it has confirmed. While there is no stream presence may take the place of
+ * older presence that waits, so that a position is of use only when it was read while the session was connected, until it is not.
+ */
 export interface OutputCount {
   readonly sentCount: number
   readonly confirmedCount: number
