@@ -27,10 +27,16 @@ export interface RedisSettings {
   readonly url: string
   /** Before each key, so that several servers can share one Redis. */
   readonly prefix: string
+  /** A process that says nothing for this time has died, and others do what it was doing; milliseconds. */
+  readonly deadMs?: number
 }
 
 /** Opens the driver; resolves at once, whether Redis answers or not. */
-export function openBullmqJobs({ url, prefix }: RedisSettings, log: Log, clock: Clock = systemClock): Jobs {
+export function openBullmqJobs(
+  { url, prefix, deadMs = 30_000 }: RedisSettings,
+  log: Log,
+  clock: Clock = systemClock,
+): Jobs {
   const open = new Map<string, RedisQueue>()
   const outage = new Outage(log)
   // null: a command waits for the connection as long as it takes; who must not wait says so himself
@@ -45,7 +51,15 @@ export function openBullmqJobs({ url, prefix }: RedisSettings, log: Log, clock: 
     driver: 'bullmq',
     open(name, settings, handle, told) {
       if (open.has(name)) throw new Error(`job queue ${name} is open already`)
-      const env = { connection, prefix: `${prefix}:jobs`, clock, log, outage, gone: () => open.delete(name) }
+      const env = {
+        connection,
+        prefix: `${prefix}:jobs`,
+        deadMs,
+        clock,
+        log,
+        outage,
+        gone: () => open.delete(name),
+      }
       const queue = new RedisQueue(name, settings, handle, told, env)
       open.set(name, queue)
       return queue
@@ -84,6 +98,7 @@ class Outage {
 interface QueueEnv {
   readonly connection: Redis
   readonly prefix: string
+  readonly deadMs: number
   readonly clock: Clock
   readonly log: Log
   readonly outage: Outage
@@ -130,13 +145,14 @@ class RedisQueue implements OpenQueue {
     this.#handle = handle
     this.#told = told
     this.#env = env
-    const { connection, prefix } = env
-    this.#queue = new Queue(name, { connection, prefix, skipVersionCheck: true })
+    const { connection, prefix, deadMs } = env
+    this.#queue = new Queue(name, { connection, prefix })
     this.#worker = new Worker(name, (job) => this.#run(job), {
       connection,
       prefix,
-      skipVersionCheck: true,
       concurrency: settings.concurrency,
+      lockDuration: deadMs,
+      stalledInterval: deadMs,
       maxStalledCount: settings.attempts, // processes may die while they work on it
       settings: { backoffStrategy: (attempt) => waitAfter(attempt ?? 1, settings) },
     })

@@ -1,6 +1,11 @@
 /** The driver in Redis, against a server of its own. */
 import { expect } from 'chai'
+import { Queue } from 'bullmq'
+import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { setTimeout as tick } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import type { Jobs } from '../../server/jobs/contract.ts'
@@ -124,6 +129,47 @@ describe('redis', function () {
     await driver.jobs.close(100)
     expect(Date.now() - began).to.be.lessThan(8000)
     await server.restart()
+  })
+
+  it('what a process was doing when it died is done by another', async () => {
+    const prefix = `test-${randomBytes(6).toString('hex')}`
+    const script = join(import.meta.dirname, 'jobs-child.ts')
+    const child = spawn(process.execPath, [script, server.url, prefix, 'host/module/queue'], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const ended = once(child, 'close')
+    const jobs = openBullmqJobs({ url: server.url, prefix, deadMs: 500 }, log)
+    const driver = { jobs, now: () => Date.now(), pass: tick, [Symbol.asyncDispose]: () => jobs.close(0) }
+    await using _jobs = driver
+    // only the child takes from the queue until it is dead
+    const queue = new Queue('host/module/queue', {
+      connection: { url: server.url },
+      prefix: `${prefix}:jobs`,
+    })
+    await queue.add('job', 'precious', { attempts: 3, removeOnComplete: true })
+    const [line] = (await once(createInterface(child.stdout), 'line')) as [string]
+    expect(line).to.equal('"precious"')
+    child.kill('SIGKILL')
+    await ended
+    await queue.close()
+    const watched = new Watched(driver)
+    await watched.until(() => watched.count('done') === 1)
+    expect(watched.done).to.deep.equal(['precious'])
+  })
+
+  it('redis restarts while jobs run: none is lost, and later ones run', async () => {
+    await using driver = await open()
+    const gate = Promise.withResolvers<void>()
+    const watched = new Watched(driver, (data) => (data === 'long' ? gate.promise : undefined))
+    watched.queue.add('long')
+    await watched.until(() => watched.runs.length === 1)
+    await server.restart()
+    watched.queue.add('later')
+    await watched.until(() => watched.done.includes('later'))
+    gate.resolve()
+    await watched.until(() => watched.count('done') === 2)
+    watched.queue.add('last')
+    await watched.until(() => watched.done.includes('last'))
   })
 
   it('why a job has failed is not told to redis, and what is over leaves nothing but counts', async () => {

@@ -3,6 +3,7 @@ import { expect } from 'chai'
 import type { JobRun, Jobs, OpenQueue, QueueEvent, QueueSettings } from '../../server/jobs/contract.ts'
 import { waitAfter } from '../../server/jobs/retry.ts'
 import type { Json } from '../../server/storage/contract.ts'
+import { settings } from './jobs-settings.ts'
 
 /** A driver to be tested. */
 export interface JobsUnderTest extends AsyncDisposable {
@@ -12,16 +13,6 @@ export interface JobsUnderTest extends AsyncDisposable {
   now(): number
   /** Lets some time pass, at most that many milliseconds; less when something has happened. */
   pass(ms: number): Promise<void>
-}
-
-/** Short times, long enough to be told apart. */
-export const settings: QueueSettings = {
-  attempts: 3,
-  firstMs: 60,
-  maxMs: 90,
-  concurrency: 2,
-  timeoutMs: 2000,
-  maxWaiting: 50,
 }
 
 /** A queue that writes down what happens. */
