@@ -20,7 +20,7 @@ class AppServer implements AsyncDisposable {
   readonly #lines: AsyncIterator<string>
 
   constructor(python: string, jid: string, port: number) {
-    const script = join(import.meta.dirname, 'slixmpp/app_server.py')
+    const script = join(import.meta.dirname, 'slixmpp/app-server.py')
     const args = [script, '--jid', jid, '--secret', COMPONENT_SECRET, '--port', String(port)]
     const env = { ...process.env, PYTHONWARNINGS: 'ignore' }
     const child = spawn(python, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
