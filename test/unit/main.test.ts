@@ -247,7 +247,7 @@ describe('command line', function () {
       await before.openStream()
       await before.startTls()
       expect(before.features?.toString()).to.contain('urn:xmpp:sasl:2')
-      await folder.configure('modules: { sasl2: false, bind2: false, fast: false }')
+      await folder.configure('modules: { sasl2: false, sasl-upgrade: false, bind2: false, fast: false }')
       server.signal('SIGHUP')
       await server.line(/were read again/)
       await old.startTls()
