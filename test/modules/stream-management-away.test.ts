@@ -286,6 +286,34 @@ describe('stream management: sessions without a stream, XEP-0198 §4, §7', () =
     expect(s.world.kept.map((e) => e.attr('id'))).to.deep.equal(['1'])
   })
 
+  it('§5: what a session had handled is told for a week after its end, of the last eight', async () => {
+    await using s = await stage({ askAfter: '1min' })
+    const ids: string[] = []
+    for (let i = 0; i < 10; i++) {
+      const client = await s.host.client(`romeo@example.org/r${i}`)
+      ids.push((await client.send(ENABLE))[0]?.attr('id') ?? '')
+      await s.host.client(`romeo@example.org/r${i}`) // takes its place
+      await s.host.clock.advance(1000)
+    }
+    const answers = async () => {
+      const fresh = await Fresh.open(s.host)
+      const found: string[] = []
+      for (const id of ids) found.push(first(await fresh.send(resume(id, 0))))
+      return found.map((text) => text.replace(' item-not-found', ''))
+    }
+    expect(await answers()).to.deep.equal([...Array(2).fill('failed'), ...Array(8).fill('failed 0')])
+    const day = 24 * 60 * 60_000
+    const docs = s.host.store
+      .open('example.org', 'stream-management')
+      .docs<{ h: number; at: number }>('ended')
+    const now = s.host.clock.now()
+    await docs.put('romeo', ids[8] ?? '', { h: 0, at: now - 5 * day })
+    await docs.put('romeo', ids[9] ?? '', { h: 0, at: now - 7 * day })
+    expect((await answers()).slice(8)).to.deep.equal(['failed 0', 'failed 0'])
+    await s.host.clock.advance(day + 1)
+    expect((await answers()).slice(8)).to.deep.equal(['failed 0', 'failed'])
+  })
+
   it('when the server stops, clients are asked first: what they have does not come again', async () => {
     await using s = await stage()
     await s.juliet.send(message('1') + message('2'))

@@ -1,8 +1,9 @@
-/** XEP-0198 §4: counting and the queue of what is not confirmed. */
+/** XEP-0198 §4: counting and the queue of what is not confirmed; options. */
 import { expect } from 'chai'
 import fc from 'fast-check'
 import { Queue } from '../../modules/stream-management/queue.ts'
 import { el } from '../../server/xmpp/element.ts'
+import { condition, message, stage } from '../helpers/managed.ts'
 
 describe('stream management: counting modulo 2^32 (XEP-0198 §4)', () => {
   const stanza = el('message', 'jabber:client')
@@ -143,5 +144,16 @@ describe('stream management: counting modulo 2^32 (XEP-0198 §4)', () => {
       }),
       { numRuns: 300 },
     )
+  })
+})
+
+describe('stream management: options', () => {
+  it('new ones hold for sessions that exist', async () => {
+    await using s = await stage({ maxStanzas: 100 })
+    await s.host.reload(
+      new Map([['stream-management', { maxStanzas: 50, ackTimeout: '10s', askAfter: '2s' }]]),
+    )
+    for (let i = 0; i < 51; i++) await s.juliet.send(message(String(i)))
+    expect(condition(s.romeo.error)).to.equal('resource-constraint')
   })
 })
