@@ -164,10 +164,12 @@ export class Profiles {
       const own = [...this.#own.keys()]
       let known: Known = { claimed: new Map([[this.#ownName, this.#own]]), common: own, uniform: true }
       for (const name of (await this.#host.get('', DECOYS))?.profiles ?? [])
-        if (await this.#any('profile', name)) known = withProfile(known, named(name))
+        if (name !== this.#ownName && (await this.#any('profile', name)))
+          known = withProfile(known, named(name))
       // also those of profiles that are not remembered any more
       for (const set of SETS)
-        if (await this.#any('hashes', set.join(' '))) known = withHashes(known, set, this.#own)
+        if (set.join(' ') !== own.join(' ') && (await this.#any('hashes', set.join(' '))))
+          known = withHashes(known, set, this.#own)
       for (const profile of this.#writing) known = withProfile(known, profile)
       this.#known = known
     } while (this.#again)

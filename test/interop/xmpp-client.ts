@@ -77,8 +77,10 @@ export function startXmppClient({ jid, password, ca, domain }: Login): Driven {
   entity.on('disconnect', () => events.add({ event: 'disconnected' }))
   entity.on('error', (error) => events.add({ event: 'error', text: String(error) }))
   entity.on('send', (element) => {
-    const { name, attrs } = element as Element
-    if (name === 'authenticate') events.add({ event: 'authenticate', mechanism: attrs['mechanism'] })
+    const sent = element as Element
+    if (sent.name !== 'authenticate') return
+    const asks = sent.getChildElements().map((child) => child.getName())
+    events.add({ event: 'authenticate', mechanism: sent.attrs['mechanism'], asks })
   })
   const { streamManagement } = entity
   streamManagement.on('ack', (stanza) => {
