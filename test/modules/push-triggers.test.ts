@@ -1,6 +1,7 @@
 /** XEP-0357: when a device is told, and when it is not. What is told, and to whom: push. */
 import { expect } from 'chai'
 import push from '../../modules/push/index.ts'
+import { defineModule, type Session } from '../../server/module.ts'
 import { Fresh, resume } from '../helpers/managed.ts'
 import { enable, JULIET, managed, pushStage, ROMEO } from '../helpers/push.ts'
 
@@ -95,6 +96,37 @@ describe('push: triggers (XEP-0357)', () => {
       await stage.say('one')
       await stage.host.clock.advance(120_000)
       expect(await stage.app.counts()).to.deep.equal([])
+    })
+
+    it('is known by what it says of itself (XEP-0388 §2.3), whatever its resource is; another one is not it', async () => {
+      await using stage = await pushStage()
+      // resources of the form AGENT-NUMBER
+      const agents = defineModule({
+        name: 'agents',
+        summary: 'tells devices apart',
+        specs: [],
+        setup(ctx) {
+          const userAgent = (s: Session) => ({
+            id: s.jid?.resource.split('-')[0],
+            software: undefined,
+            device: undefined,
+          })
+          ctx.provide('sasl2', { userAgent, addTask: () => ({ [Symbol.dispose]: () => undefined }) })
+        },
+      })
+      await stage.host.load(agents)
+      const phone = await stage.device('a-1')
+      await enable(phone, 'phone')
+      await phone.close()
+      await stage.say('one')
+      expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+      const again = await stage.device('a-2')
+      await stage.say('two')
+      expect(await stage.app.during(stage.host, 120_000)).to.deep.equal([])
+      await again.close()
+      await stage.device('b-1')
+      await stage.say('three')
+      expect(await stage.app.during(stage.host, 60_000)).to.deep.equal(['phone 1'])
     })
 
     it('that confirms what it gets is not told', async () => {
