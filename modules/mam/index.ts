@@ -189,7 +189,7 @@ export default defineModule({
         else return since !== undefined && since < startedAt ? late({ ...e, stanza: whole }) : SENT_BEFORE
         return undefined
       }
-      const failed = (): boolean => unkept.delete(to.local, from, originId)
+      const failed = (): boolean => unkept.take(to.local, from, originId, ctx.now())
       return archives.append(to.local, 'in', from, stanza, finding, arrived, failed)
     })
 
@@ -200,9 +200,14 @@ export default defineModule({
      * is kept for them, once more rather than never.
      */
     async function late(e: StanzaEvent): Promise<Verdict> {
-      const takers = ctx.sessions.takers(e.to, e.stanza.attr('type'))
+      const kept = ctx.find('offline')
+      if (kept?.handed(e) === true) return SENT_BEFORE
+      // Before a session is available it may still say that it reads the archive.
+      const takers = ctx.sessions
+        .takers(e.to, e.stanza.attr('type'))
+        .filter(({ priority }) => priority !== undefined)
       for (const session of takers) if (session.flag(FLAG) !== true) ctx.deliver(session, e.stanza)
-      if (takers.length === 0) await ctx.find('offline')?.keep(e)
+      if (takers.length === 0) await kept?.keep(e)
       return SENT_BEFORE
     }
 
@@ -229,14 +234,17 @@ export default defineModule({
       { phase: 'guard', kinds: ['message'], before: ['offline'] },
       ({ archiving: kept, from, to }) => {
         const { originId = '' } = kept ?? {}
-        if (originId !== '') unkept.add(to.local, from, originId)
+        if (originId !== '') unkept.add(to.local, from, originId, ctx.now())
       },
     )
     ctx.hook('account:stored', { phase: 'observe' }, ({ archiving: kept, from, to }) => {
       if (kept !== undefined) unkept.delete(to.local, from, kept.originId ?? '')
     })
     ctx.hook('client:out', { phase: 'observe', kinds: ['message'] }, ({ stanza, from, to }) => {
-      if (stanza.attr('type') === 'error') refused.add(to.local, from, stanza.attr('id'))
+      if (stanza.attr('type') !== 'error') return
+      refused.add(to.local, from, stanza.attr('id'))
+      const originId = stanza.getChild('origin-id', NS.SID)?.attr('id') ?? ''
+      if (originId !== '') unkept.fail(from.local, to, originId)
     })
     const isOurs = (jid: JID): boolean => jid.domain === ctx.host
 

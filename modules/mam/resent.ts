@@ -22,18 +22,36 @@ export class Refused {
   }
 }
 
+/** How long a message may be on its way: longer than a handler has; milliseconds. */
+const ON_ITS_WAY_MS = 15_000
+
 /** Messages in archives that are on their way to the store for those who are away: when that fails, nobody gets them, and their sender is told. */
 export class Unkept {
-  readonly #messages = new Map<string, true>()
+  readonly #messages = new Map<string, { readonly at: number; failed: boolean }>()
 
   /** `originId`: the id its sender gave it. */
-  add(local: string, from: JID, originId: string): void {
-    keep(this.#messages, keyOf(local, from, originId), true)
+  add(local: string, from: JID, originId: string, now: number): void {
+    keep(this.#messages, keyOf(local, from, originId), { at: now, failed: false })
   }
 
-  /** It is kept, or comes again. False when it was not on its way. */
-  delete(local: string, from: JID, originId: string): boolean {
-    return this.#messages.size > 0 && this.#messages.delete(keyOf(local, from, originId))
+  /** It is kept. */
+  delete(local: string, from: JID, originId: string): void {
+    if (this.#messages.size > 0) this.#messages.delete(keyOf(local, from, originId))
+  }
+
+  /** Its sender is told that it failed. */
+  fail(local: string, from: JID, originId: string): void {
+    const known = this.#messages.get(keyOf(local, from, originId))
+    if (known !== undefined) known.failed = true
+  }
+
+  /** Whether it was not kept, and is not on its way any more; it is forgotten then. */
+  take(local: string, from: JID, originId: string, now: number): boolean {
+    if (this.#messages.size === 0) return false
+    const key = keyOf(local, from, originId)
+    const known = this.#messages.get(key)
+    if (known === undefined || (!known.failed && now - known.at < ON_ITS_WAY_MS)) return false
+    return this.#messages.delete(key)
   }
 }
 

@@ -9,6 +9,7 @@
 import { type Bound, c, defineModule, type StanzaEvent, type Verdict } from '../../server/module.ts'
 import { type Element, el } from '../../server/xmpp/element.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
+import { tryJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
@@ -19,12 +20,16 @@ import { dedupeKey, isArchived, isKept } from './rules.ts'
 const READS_ARCHIVE = 'mam'
 /** Accounts of which something is in memory; more are let go when they are idle. */
 const MAX_BOXES = 10_000
+/** Messages that are remembered as handed over. */
+const MAX_HANDED = 10_000
 
 declare module '../../server/module.ts' {
   interface Services {
     offline: {
       /** Keeps a message for an account that is not there, if it is worth it; once, when its sender gave it an id. */
       keep(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<void>
+      /** Whether a message was kept and has been handed over, as far as this process knows. */
+      handed(e: Pick<StanzaEvent, 'stanza' | 'from'>): boolean
     }
   }
 }
@@ -56,6 +61,7 @@ export default defineModule({
     const refused = ctx.metrics.counter('refused', 'Messages refused because too many were waiting')
     const delivered = ctx.metrics.counter('delivered', 'Kept messages that were delivered')
     const boxes = new Map<string, Box>()
+    const handed = new Set<string>()
     /** The session was given what waited when it became available. */
     const served = ctx.perSession<boolean>(() => false)
     ctx.disco.feature('host', 'msgoffline') // §4
@@ -84,6 +90,10 @@ export default defineModule({
     ctx.provide('offline', {
       async keep(e) {
         if (isKept(e.stanza, e.to)) await keep(e)
+      },
+      handed({ stanza, from }) {
+        const key = handed.size === 0 ? undefined : dedupeKey(stanza, from)
+        return key !== undefined && handed.has(key)
       },
     })
 
@@ -157,8 +167,18 @@ export default defineModule({
         if (session.flag(READS_ARCHIVE) === true && isArchived(stanza, session.jid)) continue
         ctx.deliver(session, delayed(stanza, entry.at))
         delivered.add()
+        remember(stanza)
       }
       return over
+    }
+
+    function remember(stanza: Element): void {
+      const from = tryJid(stanza.attr('from') ?? '')
+      const key = from === undefined ? undefined : dedupeKey(stanza, from)
+      if (key === undefined) return
+      const [oldest] = handed
+      if (oldest !== undefined && handed.size >= MAX_HANDED) handed.delete(oldest)
+      handed.add(key)
     }
 
     const isThere = (session: Bound): boolean =>
