@@ -27,6 +27,8 @@ export interface Library {
   readonly directTls?: boolean
   /** It forgets what it has sent and knows nothing of, so that what was lost on its way is lost: why, and in which version. */
   readonly forgets?: string
+  /** It tells `sm_failed` with the count of the server. */
+  readonly tellsFailure?: boolean
   /** After a failed resumption it sends again what was not confirmed. */
   readonly resends?: boolean
 }
@@ -260,6 +262,9 @@ export function resumptionTests(library: Library): void {
     await world.restart()
     const again = await world.peer()
     client.connect(proxy.port)
+    // XEP-0198 §5: an earlier session that is over: its count is told
+    if (library.tellsFailure === true)
+      expect(Number((await client.next('sm_failed')).h)).to.be.at.least(texts('c', 1, 5).length)
     expect((await client.next('session_start')).jid).to.match(new RegExp(`^${jid}/`))
     again.send(['p-last'])
     client.send(['c-last'], peerJid)

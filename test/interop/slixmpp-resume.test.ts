@@ -15,6 +15,7 @@ describeWith(pythons.size === 0 ? 'python3-slixmpp' : undefined, 'slixmpp resume
     const library: Library = {
       start: ({ jid, password, ca }) =>
         startDriven(python, [SCRIPT, '--jid', jid, '--password', password, '--ca', ca]),
+      tellsFailure: true,
       // 1.8 empties its queue when it sends <resume/>
       ...(version.startsWith('1.8.') ? { forgets: 'what it has sent, when it resumes' } : {}),
     }
