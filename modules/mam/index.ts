@@ -201,7 +201,7 @@ export default defineModule({
      */
     async function late(e: StanzaEvent): Promise<Verdict> {
       const kept = ctx.find('offline')
-      if (kept?.handed(e) === true) return SENT_BEFORE
+      if ((await kept?.handed(e)) === true) return SENT_BEFORE
       // Before a session is available it may still say that it reads the archive.
       const takers = ctx.sessions
         .takers(e.to, e.stanza.attr('type'))

@@ -116,6 +116,11 @@ export class Box {
     this.#usage ??= { messages: all.length, bytes }
   }
 
+  /** What is being handed over now; never rejects. */
+  get handing(): Promise<void> | undefined {
+    return this.#last?.catch(() => undefined)
+  }
+
   /** Resolves when all that is being stored is stored, or has failed. */
   async settled(): Promise<void> {
     while (this.#appending.size > 0 || this.#queued > 0)

@@ -28,8 +28,8 @@ declare module '../../server/module.ts' {
     offline: {
       /** Keeps a message for an account that is not there, if it is worth it; once, when its sender gave it an id. */
       keep(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<void>
-      /** Whether a message was kept and has been handed over, as far as this process knows. */
-      handed(e: Pick<StanzaEvent, 'stanza' | 'from'>): boolean
+      /** Whether a message was kept and has been handed over, as far as this process knows; when what is being handed over is. */
+      handed(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<boolean>
     }
   }
 }
@@ -91,8 +91,9 @@ export default defineModule({
       async keep(e) {
         if (isKept(e.stanza, e.to)) await keep(e)
       },
-      handed({ stanza, from }) {
-        const key = handed.size === 0 ? undefined : dedupeKey(stanza, from)
+      async handed({ stanza, from, to }) {
+        await boxes.get(to.local)?.handing
+        const key = dedupeKey(stanza, from)
         return key !== undefined && handed.has(key)
       },
     })

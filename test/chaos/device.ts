@@ -198,9 +198,10 @@ export class Device implements DeviceLog {
     this.#later(ms)
   }
 
-  /** The process of the server is gone, and with it all sessions. `sent`: it was killed, so many messages were sent before. */
-  serverEnded(sent: number | undefined): void {
-    if (sent !== undefined && this.simple && this.attached) this.excused = sent
+  /** The process of the server is gone, and with it all sessions. `sent`: so many messages were sent before. */
+  serverEnded(killed: boolean, sent: number): void {
+    const lost = killed || this.#world.faulty()
+    if (lost && this.simple && this.attached) this.excused = sent
     this.#lingers = false
     this.#outbox.serverEnded(this.#world.faulty())
   }

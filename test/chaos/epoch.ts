@@ -289,7 +289,7 @@ modules:
     this.#count(how)
     server.signal(how)
     const { code, stdout, stderr } = await server.done
-    for (const device of this.#devices) device.serverEnded(how === 'SIGKILL' ? this.#sent.size : undefined)
+    for (const device of this.#devices) device.serverEnded(how === 'SIGKILL', this.#sent.size)
     if (how === 'SIGTERM' && code !== 0) this.#world.note(`server: ended with ${code}`)
     for (const line of `${stdout}\n${stderr}`.split('\n')) {
       const failure = /"level":(50|60)/.test(line)

@@ -52,7 +52,7 @@ export interface DeviceLog {
   readonly sessions: readonly (readonly Arrival[])[]
   /** It knows nothing of archives and carbons: gets what comes to the account, live or from the offline store. */
   readonly simple?: boolean
-  /** Of a simple one: numbers up to here may have been on their way to it in a process that was killed. */
+  /** Of a simple one: numbers up to here may have been on their way to it in a process that was killed, or had nowhere to put them. */
   readonly excused?: number
 }
 
@@ -165,7 +165,7 @@ export class Ledger {
   }
 
   #inOrder(name: string, { newest }: Account, message: Message): void {
-    if (message.again === true) return
+    if (message.again === true || message.shaken === true) return // its place was taken
     // RFC 6120 §10.1: in order between two entities. Of an account's own archive more can be said, but for messages to itself: they are
     // archived on their way in, where they are delivered.
     const keys = [`${message.device} ${message.to}`]
