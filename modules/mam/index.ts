@@ -186,7 +186,10 @@ export default defineModule({
         // §3.5, XEP-0359 §2.1
         const whole = e.stanza.append(el('stanza-id', NS.SID, { by: bare, id }))
         if (!duplicate) e.stanza = whole
-        else return since !== undefined && since < startedAt ? late({ ...e, stanza: whole }) : SENT_BEFORE
+        else
+          return since !== undefined && since < startedAt
+            ? late({ ...e, stanza: whole }, originId)
+            : SENT_BEFORE
         return undefined
       }
       const failed = (): boolean => unkept.take(to.local, from, originId, ctx.now())
@@ -199,7 +202,9 @@ export default defineModule({
      * A process that was killed has archived it, and nobody knows what else. Devices that read the archive find it there; others get it, or it
      * is kept for them, once more rather than never.
      */
-    async function late(e: StanzaEvent): Promise<Verdict> {
+    async function late(e: StanzaEvent, originId: string): Promise<Verdict> {
+      if (passed.has(e.stanza, e.from, e.to, originId, ctx.now())) return SENT_BEFORE
+      passed.add(e.stanza, e.from, e.to, originId, ctx.now())
       const kept = ctx.find('offline')
       if ((await kept?.handed(e)) === true) return SENT_BEFORE
       // Before a session is available it may still say that it reads the archive.

@@ -11,6 +11,8 @@ import { type Credentials, login, Refused, type Way, type Welcome } from './logi
 import * as text from './texts.ts'
 
 const RETRY_MS = 40
+/** When the store has failed: time until presence is sent again that was not answered. */
+const PRESENCE_MS = 2000
 
 /** All devices of one run share it. */
 export interface World {
@@ -57,6 +59,8 @@ export class Device implements DeviceLog {
   #synced: string | undefined
   #newestLive: string | undefined
   #available = false
+  /** When presence was sent; see performance.now(). */
+  #told = 0
   #catchingUp = ''
   readonly #wakers = new Set<() => void>()
 
@@ -122,7 +126,11 @@ export class Device implements DeviceLog {
   request(): void {
     if (!this.#online) return
     this.#outbox.ask()
-    if (!this.#available && this.sort !== 'reader' && this.#world.faulty()) this.#outbox.other('<presence/>')
+    const now = performance.now()
+    if (this.#available || this.sort === 'reader' || !this.#world.faulty() || now - this.#told < PRESENCE_MS)
+      return
+    this.#told = now
+    this.#outbox.other('<presence/>')
   }
 
   #write(xml: string): boolean {
@@ -254,6 +262,7 @@ export class Device implements DeviceLog {
       this.#outbox.other(text.query('first', undefined, 0))
     }
     if (this.sort !== 'reader') this.#outbox.other('<presence/>')
+    this.#told = performance.now()
     this.catchUp()
   }
 

@@ -17,6 +17,7 @@ const STEP_MS = 10
 const ASK_MS = 100
 /** How long everything may take to arrive in the end. */
 const SETTLE_MS = 45_000
+const SETTLE_SLOWLY_MS = 180_000
 /** Lines of what happened that are kept. */
 const MAX_LINES = 20_000
 /** Devices that may be away for whole rounds. */
@@ -316,10 +317,11 @@ modules:
     const present = devices.filter((device) => !device.away)
     const ask = (): void => present.forEach((device) => !device.settled && device.request())
     ask()
+    const patience = this.#options.store.slow ? SETTLE_SLOWLY_MS : SETTLE_MS
     const asking = setInterval(ask, ASK_MS)
     const results = await Promise.all(
       present.map(async (device) =>
-        (await device.until(() => test(device), SETTLE_MS)) ? [] : [device.name],
+        (await device.until(() => test(device), patience)) ? [] : [device.name],
       ),
     )
     clearInterval(asking)
