@@ -1,6 +1,14 @@
 /** What test/chaos does for as long as one likes, for a minute with each store. */
 import { expect } from 'chai'
-import { type Archived, type Arrival, examine, type Faults, type Message } from '../chaos/ledger.ts'
+import {
+  type Archived,
+  type Arrival,
+  type DeviceLog,
+  examine,
+  type Faults,
+  Ledger,
+  type Message,
+} from '../chaos/ledger.ts'
 import { type Disturbed, disturbedLmdb, disturbedMongo } from '../chaos/faults.ts'
 import { chaos } from '../chaos/run.ts'
 import { startMongo, startTimeoutMs } from '../helpers/mongodb.ts'
@@ -87,5 +95,70 @@ describe('the comparison of what was sent with what is there', () => {
     expect(faults([second, first, third], [two, one, three])).to.deep.equal({ overtaken: 1 })
     expect(faults(entries, [one, two])).to.deep.equal({ missing: 1 })
     expect(faults(entries, [one, arrival(2, false), three])).to.deep.equal({ 'missing carbons': 1 })
+  })
+
+  it('finds the same when it looks again and again at what is new', () => {
+    const notes: string[] = []
+    const sessions: Arrival[][] = [[one]]
+    const ledger = new Ledger(sent, notes)
+    const log = { name: 'b/x', account: 'b', sessions }
+    ledger.archived('b', [first, second, third])
+    ledger.check([], [log])
+    expect(notes).to.deep.equal([])
+    sessions[0]?.push(three)
+    ledger.check([log])
+    ledger.check([log])
+    expect(notes).to.deep.equal([
+      'missing carbons: 2 did not come live to b/x',
+      'missing: b/x does not have 2',
+    ])
+    sessions.push([two])
+    ledger.archived('b', [{ n: 1, id: 'other' }])
+    ledger.check([log])
+    expect(ledger.faults).to.include({ 'missing carbons': 1, duplicated: 1, missing: 2 })
+  })
+
+  it('knows what nobody can know, and what is for those who are there', () => {
+    const messages = new Map<number, Message>(
+      [
+        { open: true },
+        { doubtful: true },
+        { kind: 'transient' } as const,
+        { shaken: true },
+        { again: true },
+        {},
+      ].map((state, i) => [i + 1, { n: i + 1, from: 'a', to: 'b', device: 'a/x', ...state }]),
+    )
+    const notes: string[] = []
+    const ledger = new Ledger(messages, notes)
+    ledger.archived('b', [
+      { n: 6, id: 'id6' },
+      { n: 4, id: 'id4' },
+      { n: 5, id: 'id5' },
+    ])
+    const sessions = [[arrival(3, true, ''), arrival(6), arrival(5)]]
+    ledger.check([{ name: 'b/x', account: 'b', sessions }])
+    expect(notes).to.deep.equal([])
+    sessions[0]?.push(arrival(3, true, ''))
+    for (const message of messages.values()) delete message.open
+    ledger.archived('b', [{ n: 3, id: 'id3' }])
+    ledger.check([], [{ name: 'b/x', account: 'b', sessions }])
+    expect(ledger.faults).to.include({ lost: 1, twice: 1, leaked: 1 })
+    expect(notes).to.have.length(3)
+  })
+
+  it('expects of a device without archive what came to its account, each once in a session', () => {
+    const log = (...sessions: Arrival[][]) => ({ name: 'b/x', account: 'b', sessions, simple: true })
+    const check = (device: DeviceLog): string[] => {
+      const notes: string[] = []
+      const ledger = new Ledger(sent, notes)
+      ledger.archived('b', entries)
+      ledger.check([device])
+      return notes.map((note) => note.split(':')[0] ?? '')
+    }
+    expect(check(log([one, two], [two, three]))).to.deep.equal([])
+    expect(check(log([one, two, two, three]))).to.deep.equal(['twice'])
+    expect(check(log([one, three]))).to.deep.equal(['missing'])
+    expect(check({ ...log([one, three]), excused: 2 })).to.deep.equal([])
   })
 })
