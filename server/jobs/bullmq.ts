@@ -44,6 +44,14 @@ export function openBullmqJobs(
     maxRetriesPerRequest: null,
     retryStrategy: (times) => Math.min(RETRY_MS.most, RETRY_MS.first * 2 ** Math.min(times, 10)),
   })
+  // A worker has one more connection, made from this one, which it does not end by itself while Redis is away.
+  const made: Redis[] = []
+  const duplicate = connection.duplicate.bind(connection)
+  connection.duplicate = (options) => {
+    const another = duplicate(options)
+    made.push(another)
+    return another
+  }
   connection.on('error', (error: Error) => outage.failed(error))
   connection.on('ready', () => outage.over())
   let closed: Promise<void> | undefined
@@ -70,7 +78,7 @@ export function openBullmqJobs(
         await inTime(Promise.all(queues.map((queue) => queue.settle())), graceMs, clock)
         await Promise.all(queues.map((queue) => queue.close()))
         if (connection.status === 'ready') await inTime(connection.quit(), CLOSE_MS, clock)
-        connection.disconnect()
+        for (const one of [connection, ...made]) one.disconnect()
       })())
     },
   }
@@ -151,6 +159,7 @@ class RedisQueue implements OpenQueue {
       connection,
       prefix,
       concurrency: settings.concurrency,
+      runRetryDelay: RETRY_MS.first,
       lockDuration: deadMs,
       stalledInterval: deadMs,
       maxStalledCount: settings.attempts, // processes may die while they work on it
@@ -208,6 +217,7 @@ class RedisQueue implements OpenQueue {
       } catch (error) {
         // it may have been done: with a key it is not done twice, without one it may be
         this.#back(batch)
+        if (this.#stop.signal.aborted) return
         this.#env.outage.failed(error instanceof Error ? error : new Error(String(error)))
         await pause(wait, this.#env.clock, this.#stop.signal)
         wait = Math.min(wait * 2, RETRY_MS.most)
@@ -276,10 +286,12 @@ class RedisQueue implements OpenQueue {
   async close(): Promise<void> {
     this.#closed = true
     this.#stop.abort(new Error('the queue is closed'))
-    const { clock } = this.#env
-    // Without Redis neither ends by itself.
-    for (const part of [this.#worker, this.#queue])
-      if (!(await inTime(part.close(), CLOSE_MS, clock))) await inTime(part.disconnect(), CLOSE_MS, clock)
+    const { clock, connection } = this.#env
+    // Without Redis a worker waits for what cannot be told to it, and would keep the process from ending.
+    const force = connection.status !== 'ready'
+    if (!(await inTime(this.#worker.close(force), CLOSE_MS, clock)))
+      await inTime(this.#worker.disconnect(), CLOSE_MS, clock)
+    await inTime(this.#queue.close(), CLOSE_MS, clock)
     this.#env.gone()
   }
 }

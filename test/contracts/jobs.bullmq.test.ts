@@ -49,6 +49,13 @@ describe('redis', function () {
 
   jobsContract('bullmq', open)
 
+  function start(url: string, prefix: string) {
+    const script = join(import.meta.dirname, 'jobs-child.ts')
+    return spawn(process.execPath, [script, url, prefix, 'host/module/queue'], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
+  }
+
   it('another process does what this one has put in, each job once', async () => {
     await using driver = await open()
     const one = new Watched(driver, () => tick(2), { concurrency: 1 })
@@ -133,10 +140,8 @@ describe('redis', function () {
 
   it('what a process was doing when it died is done by another', async () => {
     const prefix = `test-${randomBytes(6).toString('hex')}`
-    const script = join(import.meta.dirname, 'jobs-child.ts')
-    const child = spawn(process.execPath, [script, server.url, prefix, 'host/module/queue'], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
+    const child = start(server.url, prefix)
+    const lines = createInterface(child.stdout)[Symbol.asyncIterator]()
     const ended = once(child, 'close')
     const jobs = openBullmqJobs({ url: server.url, prefix, deadMs: 500 }, log)
     const driver = { jobs, now: () => Date.now(), pass: tick, [Symbol.asyncDispose]: () => jobs.close(0) }
@@ -147,15 +152,29 @@ describe('redis', function () {
       prefix: `${prefix}:jobs`,
     })
     await queue.add('job', 'precious', { attempts: 3, removeOnComplete: true })
-    const [line] = (await once(createInterface(child.stdout), 'line')) as [string]
-    expect(line).to.equal('"precious"')
+    const said = [await lines.next(), await lines.next()].map(({ value }) => value as string)
+    expect(said).to.have.members(['"precious"', '"quick"'])
     child.kill('SIGKILL')
     await ended
     await queue.close()
     const watched = new Watched(driver)
-    await watched.until(() => watched.count('done') === 1)
-    expect(watched.done).to.deep.equal(['precious'])
+    await watched.until(() => watched.done.includes('precious'))
   })
+
+  for (const [when, url, killed] of [
+    ['with redis', () => server.url, false],
+    ['when redis was lost', () => server.url, true],
+    ['when redis was never there', () => 'redis://127.0.0.1:1/', false],
+  ] as const)
+    it(`a process that closes its queues ends by itself, ${when}`, async () => {
+      const child = start(url(), `test-${randomBytes(6).toString('hex')}`)
+      const ended = once(child, 'close')
+      if (url() === server.url) await once(child.stdout, 'data')
+      if (killed) await server.kill()
+      child.stdin.end()
+      expect(await ended).to.deep.equal([0, null])
+      if (killed) await server.restart()
+    })
 
   it('redis restarts while jobs run: none is lost, and later ones run', async () => {
     await using driver = await open()
