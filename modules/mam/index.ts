@@ -12,6 +12,7 @@ import { type Element, el } from '../../server/xmpp/element.ts'
 import { type JID, makeJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { Archives } from './archives.ts'
+import { Ends } from './ends.ts'
 import { IdCodec } from './ids.ts'
 import { FULLTEXT, NS_MAM } from './ns.ts'
 import { metadataOf, resultOf } from './pages.ts'
@@ -110,7 +111,7 @@ export default defineModule({
     const gone = new Set<string>()
     const refused = new Refused()
     const unkept = new Unkept()
-    const startedAt = new Date(ctx.now())
+    const ends = await Ends.read(ctx)
     const passed = new Passed(options.resendWindow)
     const searches = new Searches()
     archiving.add(ctx.host)
@@ -150,6 +151,7 @@ export default defineModule({
 
     function done(local: string, e: StanzaEvent, peer: JID, finding: Finding, duplicate: boolean): void {
       ;(duplicate ? duplicates : stored).add()
+      ends.archiving()
       if (!duplicate) retention.added(local)
       if (!finding.retracts) return
       const { stanza, from } = e
@@ -187,7 +189,7 @@ export default defineModule({
         const whole = e.stanza.append(el('stanza-id', NS.SID, { by: bare, id }))
         if (!duplicate) e.stanza = whole
         else
-          return since !== undefined && since < startedAt
+          return since !== undefined && ends.cut(since)
             ? late({ ...e, stanza: whole }, originId)
             : SENT_BEFORE
         return undefined
@@ -319,6 +321,7 @@ export default defineModule({
       metadata: metadataOf,
       form: QUERY_FORM,
     })
+    return { stop: () => ends.over() }
   },
 })
 

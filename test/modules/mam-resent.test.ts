@@ -228,12 +228,17 @@ describe('module mam: the receiver keeps no archive', () => {
 describe('module mam: the server was killed when it had archived a message, and it is sent again', () => {
   const note = chat('romeo@example.org', 'note', origin('o1'))
 
-  async function killed(): Promise<{ h: TestHost; juliet: TestClient }> {
+  /** `orderly`: it was stopped. */
+  async function killed(orderly = false): Promise<{ h: TestHost; juliet: TestClient }> {
     const h = await archiveHost({}, { modules, ...quiet })
     const [juliet] = await online(h, 'juliet@example.org/balcony')
     await juliet!.send(note)
+    const marks = h.store.open('example.org', 'mam').docs<{ readonly from: number }>('processes')
+    const mark = await marks.get('', 'running')
     await h.clock.advance(1000)
     await h.unload('mam')
+    expect(await marks.get('', 'running')).to.equal(undefined)
+    if (!orderly && mark !== undefined) await marks.put('', 'running', mark)
     await h.load(mam)
     await h.load(offline)
     return { h, juliet: juliet! }
@@ -258,5 +263,27 @@ describe('module mam: the server was killed when it had archived a message, and 
     await juliet.send(note)
     expect(bodies(simple!)).to.deep.equal(['note'])
     expect(bodies(reader!)).to.deep.equal([])
+  })
+
+  it('after an orderly end nothing is delivered again', async () => {
+    const { h, juliet } = await killed(true)
+    await using _ = h
+    const [simple] = await online(h, 'romeo@example.org/simple')
+    await juliet.send(note)
+    expect(bodies(simple!)).to.deep.equal([])
+  })
+
+  it('nor is what was archived before the process that was killed', async () => {
+    const { h, juliet } = await killed(true)
+    await using _ = h
+    const marks = h.store.open('example.org', 'mam').docs<{ readonly from: number }>('processes')
+    await marks.put('', 'running', { from: h.clock.now() })
+    await h.clock.advance(1000)
+    await h.unload('mam')
+    await marks.put('', 'running', { from: h.clock.now() })
+    await h.load(mam)
+    const [simple] = await online(h, 'romeo@example.org/simple')
+    await juliet.send(note)
+    expect(bodies(simple!)).to.deep.equal([])
   })
 })
