@@ -24,6 +24,8 @@ const MUC = 'http://jabber.org/protocol/muc'
 const MUC_USER = 'http://jabber.org/protocol/muc#user'
 const INVITATION = 'jabber:x:conference'
 const FLAG = 'carbons'
+/** Since when, milliseconds since 1970. */
+const SINCE = 'carbons-since'
 /** §6.1: payloads of instant messaging that make a message without body eligible. */
 const PAYLOADS: ReadonlySet<string> = new Set([
   'urn:xmpp:receipts',
@@ -167,10 +169,14 @@ export default defineModule({
 
 /** §4, §5: the two requests, and the same within Bind 2 (XEP-0386 §3.2). */
 function enabling(ctx: Ctx): void {
+  const turn = (s: Session, on: true | undefined): void => {
+    if (s.flag(FLAG) !== on) s.setFlag(SINCE, on && String(ctx.now()))
+    s.setFlag(FLAG, on)
+  }
   const set = (on: true | undefined) => (iq: Iq) => {
     // §4.1, §5.1: a client of another server, or of another account
     if (iq.session === undefined || !iq.from.bare.equals(iq.to.bare)) throw new StanzaError('not-allowed')
-    iq.session.setFlag(FLAG, on) // §10.1: again and again is no error
+    turn(iq.session, on) // §10.1: again and again is no error
   }
   ctx.iq('account', 'set', CARBONS, 'enable', set(true), { advertise: false })
   ctx.iq('account', 'set', CARBONS, 'disable', set(undefined), { advertise: false })
@@ -182,7 +188,7 @@ function enabling(ctx: Ctx): void {
     inline: 'bind2',
     advertise: () => el('feature', NS.BIND2, { var: CARBONS }),
     handle(s: Session, request) {
-      if (request.name === 'enable') s.setFlag(FLAG, true)
+      if (request.name === 'enable') turn(s, true)
     },
   })
 }

@@ -7,8 +7,8 @@ import type { Bound, Ctx, Session } from '../../server/module.ts'
 import { type Element, el } from '../../server/xmpp/element.ts'
 import { Ended } from './ended.ts'
 import { Managed, type ManagedOwner } from './managed.ts'
-import type { Queue } from './queue.ts'
-import { delayed, goesOn } from './rest.ts'
+import type { Place, Queue } from './queue.ts'
+import { delayed, goesOn, keyOf, type Others, received } from './rest.ts'
 
 /** Namespace of the elements (§12.1). */
 export const NS_SM = 'urn:xmpp:sm:3'
@@ -17,6 +17,11 @@ const RESUMABLE: ReadonlySet<string> = new Set(['lost', 'connection-timeout', 'r
 /** Ends after which the client has nothing to come back for: by itself, or because there is no account any more. */
 const FORGOTTEN: ReadonlySet<string> = new Set(['closed', 'not-authorized'])
 const REQUEST = el('r', NS_SM)
+
+interface Priority {
+  readonly value: number | undefined
+  readonly since: number
+}
 
 /** What the administrator decides. Times in milliseconds. */
 export interface Limits {
@@ -36,7 +41,8 @@ export class Manager implements ManagedOwner {
   #limits: Limits
   #sweeper: Disposable
   readonly #managed: { get(s: Session): Managed | undefined; set(s: Session, v: Managed | undefined): void }
-  readonly #boundAt: { get(s: Session): number }
+  /** Priority of sessions, and since when: that of the present one or, never available, of binding. */
+  readonly #priority: { get(s: Session): Priority; set(s: Session, v: Priority): void }
   readonly #byId = new Map<string, Managed>()
   /** Connected, with something not confirmed. */
   readonly #waiting = new Set<Managed>()
@@ -50,8 +56,12 @@ export class Manager implements ManagedOwner {
     this.#limits = limits
     this.ended = new Ended(ctx)
     this.#managed = ctx.perSession<Managed | undefined>(() => undefined)
-    this.#boundAt = ctx.perSession(() => ctx.now())
-    ctx.hook('session:bound', { phase: 'observe' }, ({ session }) => void this.#boundAt.get(session))
+    this.#priority = ctx.perSession((): Priority => ({ value: undefined, since: ctx.now() }))
+    ctx.hook('session:bound', { phase: 'observe' }, ({ session }) => void this.#priority.get(session))
+    ctx.hook('client:in', { phase: 'observe', kinds: ['presence'] }, ({ session }) => {
+      if (session === undefined || this.#priority.get(session).value === session.priority) return
+      this.#priority.set(session, { value: session.priority, since: ctx.now() })
+    })
     ctx.hook('session:closed', { phase: 'store' }, ({ session, reason }) => this.#remember(session, reason))
     this.#sweeper = ctx.timers.every(limits.askAfter, () => this.#sweep())
     ctx.metrics.gauge('hibernating', 'Sessions without a stream now', () => this.#asleep.size)
@@ -208,11 +218,36 @@ export class Manager implements ManagedOwner {
   }
 
   *#goingOn({ queue, session }: Managed, priority: number | undefined): Iterable<Element> {
-    for (const entry of queue.all()) {
-      const sessions = this.#ctx.sessions.of(session.jid.local)
-      const others = { priority, sessions, boundAt: (s: Session) => this.#boundAt.get(s) }
-      if (goesOn(entry, session.jid.bare, others)) yield delayed(entry, this.#ctx.host)
+    const { jid } = session
+    const since = this.#priority.get(session).since
+    const copies = new Map<Session, Map<string, Place>>()
+    for (const { at, stanza, entry } of queue.all()) {
+      const copied = entry.sole === true ? received(stanza, jid.bare) : undefined
+      const one = copied === undefined ? { at, stanza } : { at, stanza: copied, sole: true }
+      const others: Others = {
+        priority,
+        since,
+        sessions: this.#ctx.sessions.of(jid.local),
+        prioritySince: (other) => this.#priority.get(other).since,
+        copiesSince: (other) => Number(other.flag('carbons-since') ?? 0),
+        leave: (other, message) => this.#leave(other, message, copies),
+      }
+      if (goesOn(one, jid, others)) yield delayed(one, this.#ctx.host)
     }
+  }
+
+  /** When the other session has not confirmed its copy and ends too, the copy stands for the message. */
+  #leave(other: Bound, message: Element, copies: Map<Session, Map<string, Place>>): void {
+    let known = copies.get(other)
+    if (known === undefined) {
+      copies.set(other, (known = new Map()))
+      for (const { stanza, entry } of this.#managed.get(other)?.queue.all() ?? []) {
+        const copied = received(stanza, other.jid.bare)
+        if (copied !== undefined) known.set(keyOf(copied), entry)
+      }
+    }
+    const place = known.get(keyOf(message))
+    if (place !== undefined) place.sole = true
   }
 
   #forget(managed: Managed): void {

@@ -18,9 +18,16 @@ export interface Unconfirmed {
   /** When it was sent, milliseconds since 1970. */
   readonly at: number
   readonly stanza: Element
+  /** Its place in the queue. */
+  readonly entry: Place
+}
+/** What can be noted of a stanza in its queue. */
+export interface Place {
+  /** It is a copy, and no other device has the message any more. */
+  sole?: boolean
 }
 
-interface Entry {
+interface Entry extends Place {
   readonly at: number
   what: Element | Buffer
 }
@@ -151,8 +158,10 @@ export class Queue {
 
   /** All of it, oldest first. */
   *all(): Iterable<Unconfirmed> {
-    for (const { at, what } of this.#entries?.slice(this.#head) ?? [])
-      yield { at, stanza: what instanceof Element ? what : parseXml(what, UNLIMITED) }
+    for (const entry of this.#entries?.slice(this.#head) ?? []) {
+      const { at, what } = entry
+      yield { at, stanza: what instanceof Element ? what : parseXml(what, UNLIMITED), entry }
+    }
   }
 }
 
