@@ -14,7 +14,7 @@ import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import { Box, type Kept, type Waiting } from './box.ts'
-import { dedupeKey, isArchived, isKept } from './rules.ts'
+import { dedupeKey, isArchived, isKept, retractedIn } from './rules.ts'
 
 /** Session flag of devices that read the archive, set by module mam. */
 const READS_ARCHIVE = 'mam'
@@ -48,6 +48,7 @@ export default defineModule({
     { xep: 334, version: '1.0.0', status: 'partial', note: 'hints on storing' },
     { xep: 85, version: '2.1', status: 'partial', note: 'chat states alone are not kept' },
     { xep: 359, version: '0.7.0', status: 'partial', note: 'a message that is sent again is kept once' },
+    { xep: 424, version: '0.4.2', status: 'partial', note: 'what was taken back meanwhile is not delivered' },
     { xep: 313, version: '1.1.3', status: 'partial', note: 'who reads the archive gets nothing twice' },
     { xep: 386, version: '1.1.0', status: 'partial', note: 'archived messages are cleared, not sent' },
     { rfc: 6121, sections: '8.5.2.2.1' },
@@ -155,6 +156,7 @@ export default defineModule({
     async function handOver(session: Bound, all: readonly Waiting[]): Promise<readonly Waiting[]> {
       const messages: { readonly entry: Waiting; readonly stanza: Element }[] = []
       await ctx.inSlices(all, (entry) => void messages.push({ entry, stanza: parseXml(entry.xml) }))
+      const retracted = retractedIn(messages.map(({ stanza }) => stanza))
       const over: Waiting[] = []
       // All at once: if the session ends now, all of them come back in order.
       for (const { entry, stanza } of messages) {
@@ -164,6 +166,7 @@ export default defineModule({
           break
         }
         over.push(entry)
+        if (retracted.has(stanza)) continue
         // XEP-0313 §6.1.1, XEP-0386 §3.2: it comes from the archive
         if (session.flag(READS_ARCHIVE) === true && isArchived(stanza, session.jid)) continue
         ctx.deliver(session, delayed(stanza, entry.at))

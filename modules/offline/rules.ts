@@ -1,10 +1,12 @@
 /** Which messages are worth keeping for an account that is not there (XEP-0160 §3, XEP-0334 1.0.0, RFC 6121 §8.5). */
 import { createHash } from 'node:crypto'
 import type { Element } from '../../server/xmpp/element.ts'
-import type { JID } from '../../server/xmpp/jid.ts'
+import { type JID, tryJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 
 const HINTS = 'urn:xmpp:hints'
+const RETRACT = 'urn:xmpp:message-retract:1'
+const MUC_USER = 'http://jabber.org/protocol/muc#user'
 
 /**
  * What says nothing by itself: namespace to names, undefined for any name. All that is not here is kept: of what nobody here knows,
@@ -65,4 +67,24 @@ export function dedupeKey(message: Element, from: JID): string | undefined {
   const bodies = message.getChildren('body').map((body) => body.text())
   const parts = [from.bare.toString(), id, message.attr('type') ?? '', ...bodies, '', ...names.sort()]
   return createHash('sha256').update(JSON.stringify(parts)).digest('base64url')
+}
+
+/** XEP-0424 §5: those of the messages, oldest first, that their author has taken back since. The retractions themselves are not among them. */
+export function retractedIn(messages: readonly Element[]): ReadonlySet<Element> {
+  const taken = new Set<string>()
+  const retracted = new Set<Element>()
+  for (const message of messages.toReversed()) {
+    const target = message.getChild('retract', RETRACT)?.attr('id')
+    const id = message.attr('id')
+    if (target !== undefined) taken.add(authored(message, target))
+    else if (taken.size > 0 && id !== undefined && taken.has(authored(message, id))) retracted.add(message)
+  }
+  return retracted
+}
+
+/** Among the occupants of a room (XEP-0045) the full address tells who the author is. */
+function authored(message: Element, id: string): string {
+  const from = tryJid(message.attr('from') ?? '')
+  const author = message.getChild('x', MUC_USER) === undefined ? from?.bare : from
+  return `${author?.toString()} ${id}`
 }

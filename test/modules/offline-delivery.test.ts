@@ -194,6 +194,23 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
     expect(bodies(await arrive(h))).to.eql(['1', '2'])
   })
 
+  it('XEP-0424 §5: what its author took back meanwhile is not delivered, the retraction is', async () => {
+    await using h = await start()
+    const romeo = await romeoAt(h)
+    const retract = "<retract xmlns='urn:xmpp:message-retract:1' id='1'/>"
+    const juliet = await h.client('juliet@example.org/elsewhere')
+    await juliet.send(say('1')) // of another author
+    for (const text of ['1', '2']) await romeo.send(say(text))
+    await romeo.send(say('3', "type='chat'", retract))
+    const received = await arrive(h)
+    expect(received.map((e) => [e.attr('from')?.split('/')[0], e.attr('id')])).to.eql([
+      ['juliet@example.org', '1'],
+      ['romeo@example.org', '2'],
+      ['romeo@example.org', '3'],
+    ])
+    expect(await arrive(h, 'garden')).to.eql([])
+  })
+
   it('a removal that fails is made up for, and nothing comes twice', async () => {
     const disk = await switched()
     await using h = await start({}, { store: disk.store, onLog: () => undefined })
