@@ -26,7 +26,10 @@ export interface World {
   /** The server has answered with an error, which it must not unless its store fails. */
   failed(line: string): void
   trace(line: string): void
-  readonly counts: Record<'resumed' | 'fresh' | 'resent' | 'bounced' | 'tokens' | 'doubtful', number>
+  readonly counts: Record<
+    'resumed' | 'fresh' | 'resent' | 'bounced' | 'tokens' | 'doubtful' | 'shaken',
+    number
+  >
 }
 
 /** What a device is. */

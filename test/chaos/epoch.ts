@@ -69,7 +69,7 @@ export class Epoch implements AsyncDisposable {
     this.#options = options
     this.#database = database
     this.#ledger = new Ledger(this.#sent, this.notes)
-    const counts = { resumed: 0, fresh: 0, resent: 0, bounced: 0, tokens: 0, doubtful: 0 }
+    const counts = { resumed: 0, fresh: 0, resent: 0, bounced: 0, tokens: 0, doubtful: 0, shaken: 0 }
     this.happened = counts
     this.#world = {
       domain: DOMAIN,

@@ -98,6 +98,11 @@ export class Outbox {
     this.#confirmed = 0
   }
 
+  #shake(message: Message): void {
+    if (message.shaken !== true) this.#world.counts.shaken++
+    message.shaken = true
+  }
+
   #giveUp(message: Message): void {
     message.open = false
     message.doubtful = true
@@ -106,10 +111,8 @@ export class Outbox {
 
   /** The server ended. `faulty`: its store had failed. */
   serverEnded(faulty: boolean): void {
-    if (faulty) {
-      for (const message of this.#shaky) message.shaken = true
-      for (const { message } of this.#unconfirmed) if (message !== undefined) message.shaken = true
-    }
+    const unsure = [...this.#shaky, ...this.#unconfirmed.map(({ message }) => message)]
+    for (const message of faulty ? unsure : []) if (message !== undefined) this.#shake(message)
     this.#shaky.clear()
   }
 
@@ -137,7 +140,7 @@ export class Outbox {
     this.#shaky.add(message)
     if (message.kind === 'bare') {
       // It may be there all the same, without a name by which it could be found and shown.
-      message.shaken = true
+      this.#shake(message)
       return this.#giveUp(message)
     }
     this.#waiting++
