@@ -209,3 +209,53 @@ describe('stream management with several devices (random)', () => {
     )
   }).timeout(60_000)
 })
+
+describe('stream management: who has got a message already', () => {
+  const presence = (priority: number) =>
+    parseXml(`<presence xmlns='jabber:client'><priority>${priority}</priority></presence>`)
+  async function three(): Promise<{
+    readonly host: TestHost
+    readonly gone: TestClient
+    readonly there: TestClient
+    readonly juliet: TestClient
+  }> {
+    const around = world()
+    const host = await testHost({ modules: [carbons, sm, around.module], accounts: ['romeo', 'juliet'] })
+    const gone = await host.client('romeo@example.org/gone')
+    gone.session.setPresence(presence(1))
+    await gone.send(ENABLE)
+    const there = await host.client('romeo@example.org/there')
+    there.session.setPresence(presence(0))
+    const juliet = await host.client(JULIET)
+    await host.clock.advance(10)
+    await gone.drop()
+    return { host, gone, there, juliet }
+  }
+
+  it('not who has risen to its priority since', async () => {
+    const { host, there, juliet } = await three()
+    await using _ = host
+    await juliet.send("<message to='romeo@example.org' type='chat' id='m1'><body>b</body></message>")
+    await host.clock.advance(10)
+    there.session.setPresence(presence(1))
+    await there.send('<presence><priority>1</priority></presence>')
+    there.take()
+    await host.clock.advance(601_000)
+    expect(there.take().map((e) => e.attr('id'))).to.deep.equal(['m1'])
+  })
+
+  it('not who asked for copies since', async () => {
+    const { host, there, juliet } = await three()
+    await using _ = host
+    await juliet.send("<message to='romeo@example.org/gone' type='chat' id='m1'><body>b</body></message>")
+    await host.clock.advance(10)
+    const enable = `<iq type='set' id='e'><enable xmlns='urn:xmpp:carbons:2'/></iq>`
+    await there.send(enable)
+    await host.clock.advance(10)
+    await there.send(enable) // again, which changes nothing
+    await juliet.send("<message to='romeo@example.org/gone' type='chat' id='m2'><body>b</body></message>")
+    expect(there.take().map((e) => idOf(e.toString()))).to.deep.equal(['m2'])
+    await host.clock.advance(601_000)
+    expect(there.take().map((e) => idOf(e.toString()))).to.deep.equal(['m1'])
+  })
+})
