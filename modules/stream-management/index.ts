@@ -52,6 +52,7 @@ export default defineModule({
     { xep: 203, version: '2.0', status: 'partial', note: 'on what is sent again' },
     { xep: 280, version: '1.0.1', status: 'partial', note: 'what had a copy does not come again' },
     { xep: 352, version: '1.0.0', status: 'partial', note: 'presence that waits for a client' },
+    { rfc: 6121, sections: '8.5.3.2.1' },
   ],
   optional: ['sasl2', 'bind2'],
   config,
