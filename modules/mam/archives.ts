@@ -34,6 +34,12 @@ export interface Appended {
 /** An entry that is there once however often it is appended. */
 type Keyed = NewEntry & { readonly dedupe: string }
 
+/** An append that has begun. `hold`: when the next one of that archive may. */
+interface Begun<T> {
+  readonly done: Promise<T>
+  readonly hold?: Promise<void>
+}
+
 const never = (): boolean => false
 
 /** All archives of one host. */
@@ -44,8 +50,8 @@ export class Archives {
   readonly #resendMs: number
   /** Appends that failed. */
   readonly doubts: Doubts
-  /** Owners of archives in which something is being put anew, and when that is over; never rejects. */
-  readonly #gates = new Map<string, Promise<void>>()
+  /** Owners of archives in which something is being put anew, and when the next append may begin; never rejects. */
+  readonly #lines = new Map<string, Promise<void>>()
 
   /** `resendMs`: how long a message that is sent again counts as the same, milliseconds. */
   constructor(ctx: Ctx, ids: IdCodec, resendMs: number) {
@@ -72,9 +78,40 @@ export class Archives {
     then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
     refused: () => boolean = never,
   ): Promise<T> {
-    const gate = this.#gates.size === 0 ? undefined : this.#gates.get(local)
-    if (gate !== undefined)
-      return gate.then(() => this.append(local, way, peer, stanza, finding, then, refused))
+    const line = this.#lines.size === 0 ? undefined : this.#lines.get(local)
+    if (line === undefined) {
+      const { done, hold } = this.#begin(local, way, peer, stanza, finding, then, refused)
+      if (hold !== undefined) this.#stand(local, hold)
+      return done
+    }
+    // In line behind all that came before, whether it waits or has begun.
+    const begun = line.then(() => this.#begin(local, way, peer, stanza, finding, then, refused))
+    this.#stand(
+      local,
+      begun.then(
+        ({ hold }) => hold,
+        () => undefined,
+      ),
+    )
+    return begun.then(({ done }) => done)
+  }
+
+  #stand(local: string, next: Promise<void>): void {
+    this.#lines.set(local, next)
+    void next.then(() => {
+      if (this.#lines.get(local) === next) this.#lines.delete(local)
+    })
+  }
+
+  #begin<T>(
+    local: string,
+    way: 'in' | 'out',
+    peer: JID,
+    stanza: Element,
+    finding: Finding,
+    then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
+    refused: () => boolean,
+  ): Begun<T> {
     const { originId, occupant } = finding
     const entry = {
       at: new Date(this.#ctx.now()),
@@ -82,7 +119,7 @@ export class Archives {
       doc: { xml: stanza.toString() },
     }
     if (originId === undefined || originId === '')
-      return this.#put(local, entry, ({ id }) => then(this.ids.encode(local, id), false))
+      return { done: this.#put(local, entry, ({ id }) => then(this.ids.encode(local, id), false)) }
     // Rooms: all occupants have the bare address in common.
     const dedupe = keyOf(way, occupant ? peer.toString() : entry.with, originId)
     const keyed = { ...entry, dedupe }
@@ -96,17 +133,10 @@ export class Archives {
         then(this.ids.encode(local, known.id), known.duplicate, known.since),
       )
     })
+    if (!anew && !(this.doubts.some && this.doubts.has(local, keyed))) return { done }
     // It may get its place only after some steps: what begins later must not get an earlier one.
-    if (anew || (this.doubts.some && this.doubts.has(local, keyed))) this.#close(local, done)
-    return done
-  }
-
-  #close(local: string, done: Promise<unknown>): void {
-    const open = (): void => {
-      if (this.#gates.get(local) === gate) this.#gates.delete(local)
-    }
-    const gate = done.then(open, open)
-    this.#gates.set(local, gate)
+    const over = (): void => undefined
+    return { done, hold: done.then(over, over) }
   }
 
   #put<T>(local: string, entry: NewEntry, then: (stored: Appended) => T | Promise<T>): Promise<T> {

@@ -4,6 +4,7 @@
  * A simple one knows neither carbons nor archives; a reader does nothing but read its archive.
  */
 import type { Element } from '../helpers/xml.ts'
+import type { Doubt } from './faults.ts'
 import { Outbox } from './outbox.ts'
 import type { Arrival, DeviceLog, Message } from './ledger.ts'
 import { Link, type Ports } from './link.ts'
@@ -210,11 +211,11 @@ export class Device implements DeviceLog {
   }
 
   /** The process of the server is gone, and with it all sessions. `sent`: so many messages were sent before. */
-  serverEnded(killed: boolean, sent: number): void {
-    const lost = killed || this.#world.faulty()
+  serverEnded(killed: boolean, doubt: Doubt, sent: number): void {
+    const lost = killed || doubt !== 'nothing'
     if (lost && this.simple && this.attached) this.excused = sent
     this.#lingers = false
-    this.#outbox.serverEnded(this.#world.faulty())
+    this.#outbox.serverEnded(doubt)
   }
 
   stop(): void {

@@ -2,7 +2,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import type { CommandFolder, RunningCommand } from '../helpers/command.ts'
 import { Device, type World } from './device.ts'
-import { type Disturbed, WITH_FAULTS } from './faults.ts'
+import { type Disturbed, type Doubt, WITH_FAULTS } from './faults.ts'
 import { type Archived, examine, type Faults, Ledger, type Message, noFaults } from './ledger.ts'
 import type { Random } from './random.ts'
 
@@ -61,6 +61,10 @@ export class Epoch implements AsyncDisposable {
   /** Disturbances since the server was started. */
   #disturbed = false
   #fault: Promise<void> | undefined
+  /** What it leaves behind. */
+  #current: Doubt = 'nothing'
+  /** What they may have left behind. */
+  #doubt: Doubt = 'nothing'
   #complete: Faults = noFaults()
 
   constructor(folder: CommandFolder, random: Random, options: Rounds, database: string) {
@@ -82,6 +86,7 @@ export class Epoch implements AsyncDisposable {
       },
       failed: (line) => {
         if (!this.#disturbed && !options.store.slow) this.#world.note(line)
+        if (!this.#disturbed) this.#doubt = 'all'
         this.#disturbed = true
         this.#trace(line)
       },
@@ -239,7 +244,9 @@ modules:
     const { longest = 15_000 } = this.#options
     const ms = random.once(12) ? longest / 3 + random.below(longest / 1.5) : 100 + random.below(1500)
     this.#disturbed = true
-    const { what, over } = this.#options.store.begin(random, Math.round(ms), this.#server)
+    const { what, doubt, over } = this.#options.store.begin(random, Math.round(ms), this.#server)
+    this.#current = doubt
+    this.#doubts(doubt)
     this.#count('disturbed')
     this.#trace(what)
     this.#fault = over.then(() => {
@@ -266,12 +273,17 @@ modules:
     await this.#start()
   }
 
+  #doubts(doubt: Doubt): void {
+    if (this.#doubt !== 'all' && doubt !== 'nothing') this.#doubt = doubt
+  }
+
   async #start(): Promise<void> {
     const { program } = this.#options.store
     for (;;) {
       const waiting = this.#fault
       try {
         this.#disturbed = this.#fault !== undefined
+        this.#doubt = this.#disturbed ? this.#current : 'nothing'
         this.#server = await this.#folder.start(program)
         this.#trace('server there')
         return
@@ -290,7 +302,7 @@ modules:
     this.#count(how)
     server.signal(how)
     const { code, stdout, stderr } = await server.done
-    for (const device of this.#devices) device.serverEnded(how === 'SIGKILL', this.#sent.size)
+    for (const device of this.#devices) device.serverEnded(how === 'SIGKILL', this.#doubt, this.#sent.size)
     if (how === 'SIGTERM' && code !== 0) this.#world.note(`server: ended with ${code}`)
     for (const line of `${stdout}\n${stderr}`.split('\n')) {
       const failure = /"level":(50|60)/.test(line)

@@ -8,6 +8,15 @@ import type { MongoServer } from '../helpers/mongodb.ts'
 import { startTcpProxy, type TcpProxy } from '../helpers/tcp-proxy.ts'
 import type { Random } from './random.ts'
 
+/**
+ * What it may leave behind when the server ends. nothing: calls take longer. order: what was refused comes later. all: what was refused may have
+ * been done.
+ */
+export type Doubt = 'nothing' | 'order' | 'all'
+
+/** Longer than that, and the server gives up; milliseconds. */
+const GIVES_UP_MS = 7000
+
 /** Where the messages are, and how to disturb it. */
 export interface Disturbed extends AsyncDisposable {
   /** The `storage:` line of the configuration for data of that name; undefined: in the folder. */
@@ -21,7 +30,7 @@ export interface Disturbed extends AsyncDisposable {
     random: Random,
     ms: number,
     server: RunningCommand | undefined,
-  ): { readonly what: string; readonly over: Promise<void> }
+  ): { readonly what: string; readonly doubt: Doubt; readonly over: Promise<void> }
 }
 
 const after = (ms: number): Promise<void> => new Promise((resolve) => void setTimeout(resolve, ms))
@@ -44,7 +53,8 @@ export function disturbedLmdb(faults: boolean): Disturbed {
       const every = kind === 'begins-late' ? 1 : 1 + random.below(3)
       const order = `${kind} ${ms} ${random.pick(CALLS)} ${every}`
       server?.tell(order)
-      return { what: order, over: after(ms) }
+      const doubt = kind === 'unsure' || ms > GIVES_UP_MS ? 'all' : kind === 'reject' ? 'order' : 'nothing'
+      return { what: order, doubt, over: after(ms) }
     },
     [Symbol.asyncDispose]: async () => undefined,
   }
@@ -65,7 +75,8 @@ export async function disturbedMongo(mongo: MongoServer): Promise<Disturbed> {
           ? (['freeze', 'swallow', 'refuse'] as const)
           : (['freeze', 'swallow', 'refuse', 'stop', 'kill'] as const)
       const what = random.pick(kinds)
-      return { what: `${what} ${ms}`, over: disturb(proxy, mongo, what, ms) }
+      const doubt = (what === 'freeze' || what === 'stop') && ms < GIVES_UP_MS ? 'nothing' : 'all'
+      return { what: `${what} ${ms}`, doubt, over: disturb(proxy, mongo, what, ms) }
     },
     [Symbol.asyncDispose]: () => proxy[Symbol.asyncDispose](),
   }

@@ -26,7 +26,7 @@ export interface Message {
   doubtful?: boolean
   /** It was sent on a second connection too. */
   resent?: boolean
-  /** It came back with an error and was sent again, behind newer ones. */
+  /** The store refused it, or may have, and it was sent again, perhaps behind newer ones. */
   again?: boolean
   /**
    * The store failed, and the server ended before its sender was sure: it may stand in an archive though nobody was shown it, and no server
@@ -165,7 +165,7 @@ export class Ledger {
   }
 
   #inOrder(name: string, { newest }: Account, message: Message): void {
-    if (message.again === true || message.shaken === true) return // its place was taken
+    if (message.again === true) return // its place was taken
     // RFC 6120 §10.1: in order between two entities. Of an account's own archive more can be said, but for messages to itself: they are
     // archived on their way in, where they are delivered.
     const keys = [`${message.device} ${message.to}`]

@@ -1,5 +1,6 @@
 /** What a device has sent and must perhaps send again: stanzas the server has not acknowledged, messages that came back with an error. */
 import type { Message } from './ledger.ts'
+import type { Doubt } from './faults.ts'
 import { NS_SM } from './texts.ts'
 import type { World } from './device.ts'
 
@@ -109,10 +110,14 @@ export class Outbox {
     this.#world.counts.doubtful++
   }
 
-  /** The server ended. `faulty`: its store had failed. */
-  serverEnded(faulty: boolean): void {
+  /** The server ended. `doubt`: what failures of its store may have left behind. */
+  serverEnded(doubt: Doubt): void {
     const unsure = [...this.#shaky, ...this.#unconfirmed.map(({ message }) => message)]
-    for (const message of faulty ? unsure : []) if (message !== undefined) this.#shake(message)
+    for (const message of doubt === 'nothing' ? [] : unsure) {
+      if (message === undefined) continue
+      if (doubt === 'all') this.#shake(message)
+      message.again = true
+    }
     this.#shaky.clear()
   }
 

@@ -124,7 +124,7 @@ describe('the comparison of what was sent with what is there', () => {
         { open: true },
         { doubtful: true },
         { kind: 'transient' } as const,
-        { shaken: true },
+        { shaken: true, again: true },
         { again: true },
         {},
       ].map((state, i) => [i + 1, { n: i + 1, from: 'a', to: 'b', device: 'a/x', ...state }]),
