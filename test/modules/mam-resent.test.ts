@@ -79,6 +79,30 @@ describe('module mam: the store has what it said it had not', () => {
     expect(await archived(romeo!)).to.deep.equal(['one', 'two', 'three'])
   })
 
+  it('whenever others send meanwhile, the archive has the order that devices see', async () => {
+    const { store, unsure } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, nurse, romeo] = await online(
+      h,
+      'juliet@example.org/balcony',
+      'nurse@example.org/house',
+      'romeo@example.org/orchard',
+    )
+    for (let ticks = 0; ticks < 60; ticks++) {
+      const text = (n: number): string => chat('romeo@example.org', `${ticks} ${n}`, origin(`o${ticks}-${n}`))
+      unsure.add('romeo')
+      await juliet!.send(text(1))
+      unsure.clear()
+      const all = juliet!.send(text(1) + text(2) + text(3))
+      for (let i = 0; i < ticks; i++) await Promise.resolve()
+      await Promise.all([nurse!.send(text(4)), all])
+    }
+    await h.settle()
+    const live = bodies(romeo!)
+    expect(live).to.have.length(240)
+    expect(await archived(romeo!)).to.deep.equal(live)
+  })
+
   it('what comes while its receiver becomes available is delivered once, however often it is sent', async () => {
     await using h = await archiveHost({}, { modules: [...modules, offline], ...quiet })
     const romeo = await h.client('romeo@example.org/orchard')
