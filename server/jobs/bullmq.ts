@@ -38,7 +38,7 @@ export function openBullmqJobs(
   clock: Clock = systemClock,
 ): Jobs {
   const open = new Map<string, RedisQueue>()
-  const outage = new Outage(log)
+  const outage = new Outage(log, () => connection.status === 'ready')
   // null: a command waits for the connection as long as it takes; who must not wait says so himself
   const connection = new Redis(url, {
     maxRetriesPerRequest: null,
@@ -87,13 +87,17 @@ export function openBullmqJobs(
 /** One line when Redis is lost, one when it is back, whichever connection notices. */
 class Outage {
   readonly #log: Log
+  readonly #reached: () => boolean
   #down = false
 
-  constructor(log: Log) {
+  /** `reached`: whether the first of the connections stands. */
+  constructor(log: Log, reached: () => boolean) {
     this.#log = log
+    this.#reached = reached
   }
   failed(error: Error): void {
-    if (this.#down) return
+    // What Redis says is told; a connection that has not come back yet, after another one has, is not.
+    if (this.#down || (this.#reached() && error.name !== 'ReplyError')) return
     this.#down = true
     this.#log.warn('redis cannot be reached, jobs wait', { reason: error.message })
   }
