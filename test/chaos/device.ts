@@ -8,7 +8,7 @@ import type { Doubt } from './faults.ts'
 import { Outbox } from './outbox.ts'
 import type { Arrival, DeviceLog, Message } from './ledger.ts'
 import { Link, type Ports } from './link.ts'
-import { type Credentials, login, Refused, type Way, type Welcome } from './login.ts'
+import { type Credentials, login, Refused, Stopping, type Way, type Welcome } from './login.ts'
 import * as text from './texts.ts'
 
 const RETRY_MS = 40
@@ -23,6 +23,8 @@ export interface World {
   ports(): Ports | undefined
   /** The store fails, or has failed since the server was started: errors are to be expected. */
   faulty(): boolean
+  /** What that may leave behind. */
+  doubt(): Doubt
   note(line: string): void
   /** The server has answered with an error, which it must not unless its store fails. */
   failed(line: string): void
@@ -169,7 +171,7 @@ export class Device implements DeviceLog {
     this.#login(link).catch((error: unknown) => {
       const line = `login of ${this.name}: ${String(error)}`
       if (error instanceof Refused) this.#world.failed(line)
-      else if (!link.over) this.#world.note(line)
+      else if (!link.over && !(error instanceof Stopping)) this.#world.note(line)
       link.cut()
     })
   }

@@ -80,6 +80,7 @@ export class Epoch implements AsyncDisposable {
       password: PASSWORD,
       ports: () => this.#server?.ports,
       faulty: () => this.#disturbed,
+      doubt: () => this.#doubt,
       note: (line) => {
         this.notes.push(line)
         this.#trace(`NOTE ${line}`)

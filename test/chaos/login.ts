@@ -50,6 +50,9 @@ export interface Welcome {
 /** The server does not let us in. */
 export class Refused extends Error {}
 
+/** The server is about to end. */
+export class Stopping extends Error {}
+
 /** Logs in, resuming `former` when it can be. Rejects with Refused, or when the connection ends. */
 export async function login(link: Link, who: Credentials, former: Former | undefined): Promise<Welcome> {
   await link.header()
@@ -73,6 +76,7 @@ async function classic(link: Link, who: Credentials, former: Former | undefined)
     const answer = await link.ask(resumeOf(former))
     h = numberOf(answer.attrs['h'])
     if (answer.name === 'resumed') return { resumed: true, h, jid: '', id: former.id, early: [] }
+    if (isStopping(answer)) throw new Stopping()
     if (answer.name !== 'failed') throw new Refused(answer.toString())
   }
   const iq = `<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>${who.resource}</resource></bind></iq>`
@@ -83,6 +87,7 @@ async function classic(link: Link, who: Credentials, former: Former | undefined)
   const early: Element[] = []
   // What is for exactly this resource may come before.
   for (; enabled.name === 'message'; enabled = await link.next()) early.push(enabled)
+  if (isStopping(enabled)) throw new Stopping()
   if (enabled.name !== 'enabled') throw new Refused(enabled.toString())
   return { resumed: false, h, jid, id: enabled.attrs['id'], early }
 }
@@ -106,6 +111,7 @@ async function inline(link: Link, who: Credentials, former: Former | undefined):
     `<user-agent id='${who.agent}'/>${who.way === 'fast' ? fast : ''}${former === undefined ? '' : resumeOf(former)}` +
     `<bind xmlns='${NS_BIND2}'><tag>${who.resource}</tag><enable xmlns='${NS_CARBONS}'/><enable xmlns='${NS_SM}' resume='true'/></bind></authenticate>`
   const answer = await link.ask(request)
+  if (isStopping(answer)) throw new Stopping()
   if (answer.name !== 'success') {
     who.token = undefined
     throw new Refused(`${mechanism}: ${answer.toString()}`)
@@ -126,3 +132,6 @@ async function expect(answer: Promise<Element>, name: string): Promise<Element> 
     throw new Refused(`<${element.name}/> came, not <${name}/>: ${element.toString()}`)
   return element
 }
+
+const isStopping = (element: Element): boolean =>
+  element.getChild('system-shutdown', 'urn:ietf:params:xml:ns:xmpp-streams') !== undefined

@@ -91,6 +91,8 @@ export class Outbox {
     for (const entry of this.#unconfirmed) {
       const { message } = entry
       if (message === undefined) continue
+      // The error that would have said that it comes too late may be lost with the connection.
+      if (this.#world.doubt() !== 'nothing') message.again = true
       // Nobody could know it again.
       if (!told && (message.kind === 'bare' || message.kind === 'transient')) this.#giveUp(message)
       else kept.push(entry)
