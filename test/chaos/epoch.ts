@@ -290,8 +290,8 @@ modules:
         return
       } catch (error) {
         // It says so and ends when its database is not there.
-        if (waiting === undefined) throw error
-        await waiting
+        if (waiting === undefined && !this.#disturbed) throw error
+        await (waiting ?? this.#fault)
       }
     }
   }
