@@ -30,7 +30,7 @@ export class Ends {
     return new Ends(ctx, docs, (await docs.get('', KEY))?.from)
   }
 
-  /** This process archives messages. */
+  /** This process is about to archive a message. */
   archiving(): void {
     if (this.#marked) return
     this.#marked = true

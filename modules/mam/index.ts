@@ -151,7 +151,6 @@ export default defineModule({
 
     function done(local: string, e: StanzaEvent, peer: JID, finding: Finding, duplicate: boolean): void {
       ;(duplicate ? duplicates : stored).add()
-      ends.archiving()
       if (!duplicate) retention.added(local)
       if (!finding.retracts) return
       const { stanza, from } = e
@@ -163,6 +162,7 @@ export default defineModule({
     ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, (e) => {
       const finding = e.archiving
       if (finding === undefined || isOwn(e)) return undefined
+      ends.archiving()
       const { stanza, from, to } = e
       return archives.append(from.local, 'out', to, stanza, finding, (id, duplicate): Verdict => {
         done(from.local, e, to, finding, duplicate)
@@ -177,6 +177,7 @@ export default defineModule({
     ctx.hook('account:in', { phase: 'store', kinds: ['message'] }, (e) => {
       const finding = e.archiving
       if (finding === undefined) return again(e, e.passing)
+      ends.archiving()
       const { from, to } = e
       const bare = to.bare.toString()
       const stanza = e.stanza.attr('to') === undefined ? e.stanza.withAttrs({ to: bare }) : e.stanza
