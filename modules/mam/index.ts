@@ -14,11 +14,11 @@ import { NS } from '../../server/xmpp/ns.ts'
 import { Archives } from './archives.ts'
 import { Ends } from './ends.ts'
 import { IdCodec } from './ids.ts'
-import { FULLTEXT, NS_MAM } from './ns.ts'
+import { FULLTEXT, NS_MAM, READS_ARCHIVE } from './ns.ts'
 import { metadataOf, resultOf } from './pages.ts'
 import { Preferences } from './prefs.ts'
 import { QUERY_FORM } from './query.ts'
-import { Passed, Refused, Unkept } from './resent.ts'
+import { resending } from './resending.ts'
 import { answerQuery, resultElement } from './results.ts'
 import { Retention } from './retention.ts'
 import { examine, type Finding } from './rules.ts'
@@ -34,9 +34,6 @@ declare module '../../server/module.ts' {
   }
 }
 
-const SENT_BEFORE: Verdict = { stop: 'duplicate' }
-/** Ctx.flag of sessions that read the archive (true): they are not sent stored messages. */
-const FLAG = 'mam'
 /** How long a removed account is remembered, for messages that are still on their way. */
 const GONE_MS = 60_000
 
@@ -109,10 +106,8 @@ export default defineModule({
     const stored = ctx.metrics.counter('stored', 'Messages put into archives')
     const duplicates = ctx.metrics.counter('duplicates', 'Messages that were sent again and stopped')
     const gone = new Set<string>()
-    const refused = new Refused()
-    const unkept = new Unkept()
     const ends = await Ends.read(ctx)
-    const passed = new Passed(options.resendWindow)
+    const resent = resending(ctx, ends, options.resendWindow, isHere)
     const searches = new Searches()
     archiving.add(ctx.host)
     ctx.signal.addEventListener('abort', () => archiving.delete(ctx.host))
@@ -170,13 +165,13 @@ export default defineModule({
         if (!duplicate) return undefined
         e.duplicate = true
         // The server may have been killed in between, so the receiver's side decides, where there is one.
-        return isHere(to) ? undefined : again(e, finding.originId)
+        return isHere(to) ? undefined : resent.again(e, finding.originId)
       })
     })
 
     ctx.hook('account:in', { phase: 'store', kinds: ['message'] }, (e) => {
       const finding = e.archiving
-      if (finding === undefined) return again(e, e.passing)
+      if (finding === undefined) return resent.again(e, e.passing)
       ends.archiving()
       const { from, to } = e
       const bare = to.bare.toString()
@@ -188,73 +183,13 @@ export default defineModule({
         if (!duplicate && isOwn(e)) e.archivedAs = id
         // §3.5, XEP-0359 §2.1
         const whole = e.stanza.append(el('stanza-id', NS.SID, { by: bare, id }))
-        if (!duplicate) e.stanza = whole
-        else
-          return since !== undefined && ends.cut(since)
-            ? late({ ...e, stanza: whole }, originId)
-            : SENT_BEFORE
+        if (duplicate) return resent.known({ ...e, stanza: whole }, originId, since)
+        e.stanza = whole
         return undefined
       }
-      const failed = (): boolean => unkept.take(to.local, from, originId, ctx.now())
+      const failed = (): boolean => resent.reachedNobody(e, originId)
       return archives.append(to.local, 'in', from, stanza, finding, arrived, failed)
     })
-
-    // ---- messages that are sent again ----
-
-    /**
-     * A process that was killed has archived it, and nobody knows what else. Devices that read the archive find it there; others get it, or it
-     * is kept for them, once more rather than never.
-     */
-    async function late(e: StanzaEvent, originId: string): Promise<Verdict> {
-      if (passed.has(e.stanza, e.from, e.to, originId, ctx.now())) return SENT_BEFORE
-      passed.add(e.stanza, e.from, e.to, originId, ctx.now())
-      const kept = ctx.find('offline')
-      if ((await kept?.handed(e)) === true) return SENT_BEFORE
-      // Before a session is available it may still say that it reads the archive.
-      const takers = ctx.sessions
-        .takers(e.to, e.stanza.attr('type'))
-        .filter(({ priority }) => priority !== undefined)
-      for (const session of takers) if (session.flag(FLAG) !== true) ctx.deliver(session, e.stanza)
-      if (takers.length === 0) await kept?.keep(e)
-      return SENT_BEFORE
-    }
-
-    /** Where no archive knows: whether it went there before and did not come back. */
-    function again({ stanza, from, to }: StanzaEvent, originId: string | undefined): Verdict {
-      if (originId === undefined || !passed.has(stanza, from, to, originId, ctx.now())) return undefined
-      const cameBack = isOurs(from) && refused.take(from.local, to, stanza.attr('id'))
-      return cameBack ? undefined : { stop: 'duplicate' }
-    }
-    ctx.hook(
-      'client:in',
-      { phase: 'observe', kinds: ['message'] },
-      ({ archiving: kept, stanza, from, to }) => {
-        const id = kept?.originId
-        if (id !== undefined && id !== '' && !isHere(to)) passed.add(stanza, from, to, id, ctx.now())
-      },
-    )
-    ctx.hook('account:in', { phase: 'observe', kinds: ['message'] }, ({ passing, stanza, from, to }) => {
-      if (passing !== undefined) passed.add(stanza, from, to, passing, ctx.now())
-    })
-    // Only now is it certain that nobody takes it: a session may have become available since it was archived.
-    ctx.hook(
-      'account:offline',
-      { phase: 'guard', kinds: ['message'], before: ['offline'] },
-      ({ archiving: kept, from, to }) => {
-        const { originId = '' } = kept ?? {}
-        if (originId !== '') unkept.add(to.local, from, originId, ctx.now())
-      },
-    )
-    ctx.hook('account:stored', { phase: 'observe' }, ({ archiving: kept, from, to }) => {
-      if (kept !== undefined) unkept.delete(to.local, from, kept.originId ?? '')
-    })
-    ctx.hook('client:out', { phase: 'observe', kinds: ['message'] }, ({ stanza, from, to }) => {
-      if (stanza.attr('type') !== 'error') return
-      refused.add(to.local, from, stanza.attr('id'))
-      const originId = stanza.getChild('origin-id', NS.SID)?.attr('id') ?? ''
-      if (originId !== '') unkept.fail(from.local, to, originId)
-    })
-    const isOurs = (jid: JID): boolean => jid.domain === ctx.host
 
     // The archive has it and its owner will find it there: to tell the sender that it failed would be wrong.
     ctx.hook(
@@ -285,7 +220,7 @@ export default defineModule({
       jid: account.bare,
     })
     const reads = ({ session, to }: Iq): Source => {
-      session?.setFlag(FLAG, true)
+      session?.setFlag(READS_ARCHIVE, true)
       return sourceOf(to)
     }
     /** Reads an archive when it holds nothing that is in doubt. */
@@ -306,7 +241,7 @@ export default defineModule({
 
     // XEP-0386 §3.2: the state of the archive at the time of binding
     ctx.hook('bind2:bound', { phase: 'store' }, async ({ session, jid, parts }) => {
-      session.setFlag(FLAG, true)
+      session.setFlag(READS_ARCHIVE, true)
       parts.push(await settled(jid.local, () => metadataOf(sourceOf(jid))))
     })
 

@@ -10,3 +10,6 @@ export const FULLTEXT = '{urn:xmpp:fulltext:0}fulltext'
 export const NS_RETRACT = 'urn:xmpp:message-retract:1'
 /** What belongs to a room or is about one, XEP-0045. */
 export const NS_MUC_USER = 'http://jabber.org/protocol/muc#user'
+
+/** Flag of sessions that read the archive (true): they are not sent stored messages. */
+export const READS_ARCHIVE = 'mam'

@@ -1,0 +1,83 @@
+/**
+ * Messages that clients send again after a broken stream (XEP-0359 0.7.0 §2.2), beyond what the archive of the receiver can tell: it is not
+ * there, or has the message although nobody got it. What is unknown after a crash is delivered once more rather than never.
+ */
+import type { Ctx, StanzaEvent, Verdict } from '../../server/module.ts'
+import type { JID } from '../../server/xmpp/jid.ts'
+import { NS } from '../../server/xmpp/ns.ts'
+import type { Ends } from './ends.ts'
+import { READS_ARCHIVE } from './ns.ts'
+import { Passed, Refused, Unkept } from './resent.ts'
+
+/** What to do with a message that has been sent before. */
+export interface Resending {
+  /** Where no archive knows: stopped when it went there before and did not come back. */
+  again(e: StanzaEvent, originId: string | undefined): Verdict
+  /** Where the archive has it; `since`: when it came there. The stanza of `e` has its id from there. */
+  known(e: StanzaEvent, originId: string, since: Date | undefined): Verdict | Promise<Verdict>
+  /** Whether the last attempt got into the archive and no further; asked once. */
+  reachedNobody(e: StanzaEvent, originId: string): boolean
+}
+
+const SENT_BEFORE: Verdict = { stop: 'duplicate' }
+
+/** Follows what becomes of messages. `isHere`: whether the receiver's side has an archive in this process. */
+export function resending(ctx: Ctx, ends: Ends, windowMs: number, isHere: (to: JID) => boolean): Resending {
+  const refused = new Refused()
+  const unkept = new Unkept()
+  const passed = new Passed(windowMs)
+
+  ctx.hook('client:in', { phase: 'observe', kinds: ['message'] }, ({ archiving: kept, stanza, from, to }) => {
+    const id = kept?.originId
+    if (id !== undefined && id !== '' && !isHere(to)) passed.add(stanza, from, to, id, ctx.now())
+  })
+  ctx.hook('account:in', { phase: 'observe', kinds: ['message'] }, ({ passing, stanza, from, to }) => {
+    if (passing !== undefined) passed.add(stanza, from, to, passing, ctx.now())
+  })
+  // Only now is it certain that nobody takes it: a session may have become available since it was archived.
+  ctx.hook(
+    'account:offline',
+    { phase: 'guard', kinds: ['message'], before: ['offline'] },
+    ({ archiving: kept, from, to }) => {
+      const { originId = '' } = kept ?? {}
+      if (originId !== '') unkept.add(to.local, from, originId, ctx.now())
+    },
+  )
+  ctx.hook('account:stored', { phase: 'observe' }, ({ archiving: kept, from, to }) => {
+    if (kept !== undefined) unkept.delete(to.local, from, kept.originId ?? '')
+  })
+  ctx.hook('client:out', { phase: 'observe', kinds: ['message'] }, ({ stanza, from, to }) => {
+    if (stanza.attr('type') !== 'error') return
+    refused.add(to.local, from, stanza.attr('id'))
+    const originId = stanza.getChild('origin-id', NS.SID)?.attr('id') ?? ''
+    if (originId !== '') unkept.fail(from.local, to, originId)
+  })
+
+  /**
+   * A process that was killed has archived it, and nobody knows what else. Devices that read the archive find it there; others get it, or it
+   * is kept for them.
+   */
+  async function late(e: StanzaEvent, originId: string): Promise<Verdict> {
+    if (passed.has(e.stanza, e.from, e.to, originId, ctx.now())) return SENT_BEFORE
+    passed.add(e.stanza, e.from, e.to, originId, ctx.now())
+    const kept = ctx.find('offline')
+    if ((await kept?.handed(e)) === true) return SENT_BEFORE
+    // Before a session is available it may still say that it reads the archive.
+    const takers = ctx.sessions
+      .takers(e.to, e.stanza.attr('type'))
+      .filter(({ priority }) => priority !== undefined)
+    for (const session of takers) if (session.flag(READS_ARCHIVE) !== true) ctx.deliver(session, e.stanza)
+    if (takers.length === 0) await kept?.keep(e)
+    return SENT_BEFORE
+  }
+
+  return {
+    again({ stanza, from, to }, originId) {
+      if (originId === undefined || !passed.has(stanza, from, to, originId, ctx.now())) return undefined
+      const cameBack = from.domain === ctx.host && refused.take(from.local, to, stanza.attr('id'))
+      return cameBack ? undefined : SENT_BEFORE
+    },
+    known: (e, originId, since) => (since !== undefined && ends.cut(since) ? late(e, originId) : SENT_BEFORE),
+    reachedNobody: ({ from, to }, originId) => unkept.take(to.local, from, originId, ctx.now()),
+  }
+}
