@@ -7,7 +7,7 @@ import { readFile } from 'node:fs/promises'
 import { LineCounter, parseDocument } from 'yaml'
 import type { core } from 'zod'
 import { DEFAULT_MODULES } from './default-modules.ts'
-import { type AnyModule, ConfigError, orderModules } from './loader.ts'
+import { type AnyModule, ConfigError, orderModules, withoutOrphans } from './loader.ts'
 import { c } from './schema.ts'
 import { tryJid } from './xmpp/jid.ts'
 
@@ -15,7 +15,7 @@ import { tryJid } from './xmpp/jid.ts'
 const moduleOptions = c
   .record(c.string(), c.union([c.boolean(), c.record(c.string(), c.unknown())]))
   .default({})
-  .describe('Modules by name: true, false, or their options.')
+  .describe('Modules by name: true, false, or their options. Defaults go with what they require.')
 
 const listener = (port: number, what: string) =>
   c
@@ -294,6 +294,7 @@ function checkConfig(
     own: FileConfig['modules'],
   ): ReadonlyMap<string, unknown> => {
     const enabled = new Map<string, unknown>(DEFAULT_MODULES.map((name) => [name, undefined]))
+    const wanted = new Set<string>()
     for (const [from, layer] of [
       [['modules'], shared],
       [path, own],
@@ -307,8 +308,11 @@ function checkConfig(
             message: 'there is no such module',
           })
         else if (value === false) enabled.delete(name)
-        else if (value === true) enabled.set(name, enabled.get(name))
-        else {
+        else if (value === true) {
+          wanted.add(name)
+          enabled.set(name, enabled.get(name))
+        } else {
+          wanted.add(name)
           enabled.set(name, { ...(enabled.get(name) as object | undefined), ...value })
           const checked = def.config?.safeParse(enabled.get(name))
           if (checked === undefined)
@@ -322,6 +326,7 @@ function checkConfig(
         }
       }
     }
+    withoutOrphans(enabled, wanted, modules)
     return enabled
   }
   const named = Array.isArray(hosts) ? Object.fromEntries(hosts.map((name) => [name, null])) : hosts

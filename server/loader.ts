@@ -47,6 +47,20 @@ export function orderModules(defs: readonly AnyModule[]): AnyModule[] {
   return ordered
 }
 
+/** A module that nobody has `wanted` by name goes with one that it requires; `enabled`: names to options, changed in place. */
+export function withoutOrphans(
+  enabled: Map<string, unknown>,
+  wanted: ReadonlySet<string>,
+  modules: ReadonlyMap<string, AnyModule>,
+): void {
+  for (let before = -1; before !== enabled.size; ) {
+    before = enabled.size
+    for (const name of enabled.keys())
+      if (!wanted.has(name) && modules.get(name)?.requires?.some((other) => !enabled.has(other)) === true)
+        enabled.delete(name)
+  }
+}
+
 /** Applies defaults and checks; throws ConfigError that names module and option. */
 export function parseConfig(def: AnyModule, raw: unknown): unknown {
   if (def.config === undefined) {
