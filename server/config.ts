@@ -301,6 +301,7 @@ function checkConfig(
     ] as const) {
       for (const [name, value] of Object.entries(layer)) {
         const def = modules.get(name)
+        if (value !== false) wanted.add(name)
         if (def === undefined)
           problems.push({
             line: lineOf([...from, name]),
@@ -308,11 +309,8 @@ function checkConfig(
             message: 'there is no such module',
           })
         else if (value === false) enabled.delete(name)
-        else if (value === true) {
-          wanted.add(name)
-          enabled.set(name, enabled.get(name))
-        } else {
-          wanted.add(name)
+        else if (value === true) enabled.set(name, enabled.get(name))
+        else {
           enabled.set(name, { ...(enabled.get(name) as object | undefined), ...value })
           const checked = def.config?.safeParse(enabled.get(name))
           if (checked === undefined)
