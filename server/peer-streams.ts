@@ -16,6 +16,7 @@ import type {
   TlsInfo,
   Transport,
 } from './module.ts'
+import { Pipeline } from './pipeline.ts'
 import { type HeaderAttrs, type StreamOwner, XmlStream } from './stream.ts'
 import type { RateLimit } from './token-bucket.ts'
 import { later } from './turns.ts'
@@ -110,8 +111,7 @@ class Peer implements PeerStream, StreamOwner, InboxOwner {
   readonly #inbox = new Inbox(this)
   #deadline: Disposable | undefined
   #lang = ''
-  #pending = 0
-  #idle: PromiseWithResolvers<void> | undefined
+  readonly #pipeline = new Pipeline(PIPELINE, (error) => this.stream.fail(error))
   #held: Held | undefined
   /** Written, and not known to have left this machine: elements, and blocks of the queue as text; each with the count of characters up to its end. */
   #leaving: { readonly what: Element | string; readonly end: number }[] = []
@@ -167,7 +167,7 @@ class Peer implements PeerStream, StreamOwner, InboxOwner {
   /** From the inbox. */
   take(element: Element): void | Promise<void> {
     const done = this.#all.rules.element(this, this.#asClient(element))
-    return done === undefined || !this.bound ? done : this.#pipelined(done)
+    return done === undefined || !this.bound ? done : this.#pipeline.add(done)
   }
 
   /** RFC 6120 §4.8.3: stanzas change their namespace where they change streams. */
@@ -178,21 +178,6 @@ class Peer implements PeerStream, StreamOwner, InboxOwner {
     if (element.ns !== contentNs && element.ns !== NS.CLIENT) throw new StreamError('invalid-namespace')
     const stanza = element.withNs(NS.CLIENT)
     return this.#lang === '' ? stanza : withLang(stanza, this.#lang) // §8.1.5
-  }
-
-  #pipelined(done: Promise<void>): Promise<void> | undefined {
-    this.#pending++
-    this.#idle ??= Promise.withResolvers<void>()
-    const over = (): void => {
-      if (--this.#pending > 0) return
-      this.#idle?.resolve()
-      this.#idle = undefined
-    }
-    const settled = done.then(over, (error: unknown) => {
-      this.stream.fail(error)
-      over()
-    })
-    return this.#pending >= PIPELINE ? settled : undefined
   }
 
   inputEnded(done: () => void): void {
@@ -276,7 +261,7 @@ class Peer implements PeerStream, StreamOwner, InboxOwner {
   /** Ends when what it has sent is handled. */
   async stop(): Promise<void> {
     this.stream.pause()
-    await this.#idle?.promise
+    await this.#pipeline.idle
     this.close('system-shutdown')
   }
 

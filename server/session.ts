@@ -21,6 +21,7 @@ import type {
   Transport,
   Verdict,
 } from './module.ts'
+import { Pipeline } from './pipeline.ts'
 import type { Router } from './router.ts'
 import { type HeaderAttrs, type StreamOwner, XmlStream } from './stream.ts'
 import { later } from './turns.ts'
@@ -87,8 +88,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   bound = false
   readonly #driver: SessionDriver
   #flags: Map<string, string | boolean> | undefined
-  #pending = 0
-  #idle: PromiseWithResolvers<void> | undefined
+  #pipeline: Pipeline | undefined
   readonly #inbox = new Inbox(this)
   #held: Held | undefined
   #corked: Element[] | undefined
@@ -185,11 +185,13 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
     if (host === undefined || !this.isBound()) return undefined
     // RFC 6120 §10.1: what the server itself processes sees everything sent before it, and is done before what follows.
     const barrier = stanza.name === 'iq'
-    if (barrier && this.#idle !== undefined) return this.#afterPending(stanza, this.#idle.promise)
+    const pending = barrier ? this.pending : undefined
+    if (pending !== undefined) return this.#afterPending(stanza, pending)
     const done = this.input.count(this.#driver.router.fromClient(this, host, stanza))
     if (done === undefined) return undefined
     if (barrier) return done
-    return this.#pipelined(done)
+    this.#pipeline ??= new Pipeline(PIPELINE, (error) => this.stream.fail(error))
+    return this.#pipeline.add(done)
   }
 
   async #afterPending(stanza: Element, pending: Promise<void>): Promise<void> {
@@ -197,25 +199,9 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
     await this.#stanza(stanza)
   }
 
-  /** Lets the next stanza begin while this one waits for the store, up to a bound. */
-  #pipelined(done: Promise<void>): void | Promise<void> {
-    this.#pending++
-    this.#idle ??= Promise.withResolvers<void>()
-    const over = (): void => {
-      if (--this.#pending > 0) return
-      this.#idle?.resolve()
-      this.#idle = undefined
-    }
-    const settled = done.then(over, (error: unknown) => {
-      this.stream.fail(error)
-      over()
-    })
-    return this.#pending >= PIPELINE ? settled : undefined
-  }
-
   /** Resolves when everything the client has sent is delivered, stored or answered; undefined: it is. */
   get pending(): Promise<void> | undefined {
-    return this.#idle?.promise
+    return this.#pipeline?.idle
   }
 
   // ---- output ----

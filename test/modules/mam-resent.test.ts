@@ -15,6 +15,7 @@ import { switched } from '../helpers/offline.ts'
 
 const NEVER = "<iq type='set' id='p'><prefs xmlns='urn:xmpp:mam:2' default='never'/></iq>"
 const modules = [disco, roster, presence, stanzaIdModule, mam, carbons]
+const THREE = ['juliet@example.org/balcony', 'juliet@example.org/phone', 'romeo@example.org/orchard']
 const quiet = { onLog: () => undefined }
 
 async function online(h: TestHost, ...jids: readonly string[]): Promise<TestClient[]> {
@@ -41,12 +42,7 @@ describe('module mam: the store has what it said it had not', () => {
   it('the receiver’s archive: what is sent again is delivered, and stands where the devices saw it', async () => {
     const { store, unsure } = await controlledStore()
     await using h = await archiveHost({}, { store, modules, ...quiet })
-    const [juliet, phone, romeo] = await online(
-      h,
-      'juliet@example.org/balcony',
-      'juliet@example.org/phone',
-      'romeo@example.org/orchard',
-    )
+    const [juliet, phone, romeo] = await online(h, ...THREE)
     unsure.add('romeo')
     const [error] = await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
     expect(condition(error)).to.equal('internal-server-error')
@@ -118,12 +114,7 @@ describe('module mam: the store has what it said it had not', () => {
   it('the sender’s archive: what is sent again is copied to the other devices, and stands where they saw it', async () => {
     const { store, unsure } = await controlledStore()
     await using h = await archiveHost({}, { store, modules, ...quiet })
-    const [juliet, phone, romeo] = await online(
-      h,
-      'juliet@example.org/balcony',
-      'juliet@example.org/phone',
-      'romeo@example.org/orchard',
-    )
+    const [juliet, phone, romeo] = await online(h, ...THREE)
     unsure.add('juliet')
     expect(condition((await juliet!.send(chat('romeo@example.org', 'one', origin('o1'))))[0])).to.equal(
       'internal-server-error',
