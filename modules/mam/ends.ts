@@ -1,41 +1,45 @@
 /**
- * Whether the processes before this one ended in order. Of messages that a killed one has archived nobody knows what else became of them; the
- * others were delivered, kept or sent back.
+ * Which processes before this one were killed. Of messages that those have archived nobody knows what else became of them; the others were
+ * delivered, kept or sent back.
  */
 import type { Ctx, Docs } from '../../server/module.ts'
 
-/** In the store while a process archives messages; `from`: since when none has ended in order, milliseconds since 1970. */
-type Mark = { readonly from: number }
+/** Time from the first message of a process to the start of the next, milliseconds since 1970. */
+type Cut = { readonly from: number; readonly until: number }
+/** In the store; `running`: since when the process archives messages that has not ended in order. */
+type Past = { readonly cuts: readonly Cut[]; readonly running?: number }
 
-const KEY = 'running'
+const KEY = 'past'
+/** Processes that are remembered, the newest. */
+const MAX_CUTS = 32
 
-/** What is known of the end of earlier processes. */
+/** What is known of the ends of earlier processes. */
 export class Ends {
-  readonly #docs: Docs<Mark>
+  readonly #docs: Docs<Past>
   readonly #ctx: Ctx
-  readonly #startedAt: number
-  readonly #from: number | undefined
+  readonly #cuts: readonly Cut[]
   #marked = false
 
-  private constructor(ctx: Ctx, docs: Docs<Mark>, from: number | undefined) {
+  private constructor(ctx: Ctx, docs: Docs<Past>, cuts: readonly Cut[]) {
     this.#ctx = ctx
     this.#docs = docs
-    this.#startedAt = ctx.now()
-    this.#from = from
+    this.#cuts = cuts
   }
 
-  /** Reads what the last process has left. */
-  static async read(ctx: Ctx): Promise<Ends> {
-    const docs = ctx.storage.docs<Mark>('processes')
-    return new Ends(ctx, docs, (await docs.get('', KEY))?.from)
+  /** Reads what the last process has left. `windowMs`: for how long messages may be sent again, milliseconds. */
+  static async read(ctx: Ctx, windowMs: number): Promise<Ends> {
+    const docs = ctx.storage.docs<Past>('processes')
+    const { cuts = [], running } = (await docs.get('', KEY)) ?? {}
+    const now = ctx.now()
+    const all = running === undefined ? cuts : [...cuts, { from: running, until: now }]
+    return new Ends(ctx, docs, all.filter(({ until }) => now - until <= windowMs).slice(-MAX_CUTS))
   }
 
   /** This process is about to archive a message. */
   archiving(): void {
     if (this.#marked) return
     this.#marked = true
-    // An old mark stays: what was cut short then may still be sent again.
-    this.#docs.put('', KEY, { from: this.#from ?? this.#startedAt }).catch((error: unknown) => {
+    this.#docs.put('', KEY, { cuts: this.#cuts, running: this.#ctx.now() }).catch((error: unknown) => {
       this.#marked = false // with the next message
       this.#ctx.log.warn('no mark of this process', { err: error })
     })
@@ -43,11 +47,14 @@ export class Ends {
 
   /** Whether a message that was archived at that time may have been cut short. */
   cut(at: Date): boolean {
-    return this.#from !== undefined && at.getTime() >= this.#from && at.getTime() < this.#startedAt
+    const time = at.getTime()
+    return this.#cuts.some(({ from, until }) => time >= from && time < until)
   }
 
   /** This process ends in order. */
   async over(): Promise<void> {
-    if (this.#marked) await this.#docs.delete('', KEY)
+    if (!this.#marked) return
+    if (this.#cuts.length === 0) await this.#docs.delete('', KEY)
+    else await this.#docs.put('', KEY, { cuts: this.#cuts })
   }
 }

@@ -106,7 +106,7 @@ export default defineModule({
     const stored = ctx.metrics.counter('stored', 'Messages put into archives')
     const duplicates = ctx.metrics.counter('duplicates', 'Messages that were sent again and stopped')
     const gone = new Set<string>()
-    const ends = await Ends.read(ctx)
+    const ends = await Ends.read(ctx, options.resendWindow)
     const resent = resending(ctx, ends, options.resendWindow, isHere)
     const searches = new Searches()
     archiving.add(ctx.host)

@@ -1,5 +1,6 @@
 /** Messages that are sent again after the store gave no clear answer, or the server was killed: once, and in order (XEP-0359 §2.2). */
 import { expect } from 'chai'
+import type { Doc } from '../../server/module.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import carbons from '../../modules/carbons.ts'
 import disco from '../../modules/disco.ts'
@@ -243,18 +244,23 @@ describe('module mam: the receiver keeps no archive', () => {
 describe('module mam: the server was killed when it had archived a message, and it is sent again', () => {
   const note = chat('romeo@example.org', 'note', origin('o1'))
 
-  /** `orderly`: it was stopped. */
+  const past = (h: TestHost) => h.store.open('example.org', 'mam').docs<Doc>('processes')
+
+  /** The server ends, and starts again. `orderly`: it was stopped. */
+  async function restart(h: TestHost, orderly: boolean): Promise<void> {
+    const before = await past(h).get('', 'past')
+    await h.clock.advance(1000)
+    await h.unload('mam')
+    if (!orderly && before !== undefined) await past(h).put('', 'past', before)
+    await h.load(mam)
+  }
+
   async function killed(orderly = false): Promise<{ h: TestHost; juliet: TestClient }> {
     const h = await archiveHost({}, { modules, ...quiet })
     const [juliet] = await online(h, 'juliet@example.org/balcony')
     await juliet!.send(note)
-    const marks = h.store.open('example.org', 'mam').docs<{ readonly from: number }>('processes')
-    const mark = await marks.get('', 'running')
-    await h.clock.advance(1000)
-    await h.unload('mam')
-    expect(await marks.get('', 'running')).to.equal(undefined)
-    if (!orderly && mark !== undefined) await marks.put('', 'running', mark)
-    await h.load(mam)
+    await restart(h, orderly)
+    if (orderly) expect(await past(h).get('', 'past')).to.equal(undefined)
     await h.load(offline)
     return { h, juliet: juliet! }
   }
@@ -291,14 +297,27 @@ describe('module mam: the server was killed when it had archived a message, and 
   it('nor is what was archived before the process that was killed', async () => {
     const { h, juliet } = await killed(true)
     await using _ = h
-    const marks = h.store.open('example.org', 'mam').docs<{ readonly from: number }>('processes')
-    await marks.put('', 'running', { from: h.clock.now() })
-    await h.clock.advance(1000)
-    await h.unload('mam')
-    await marks.put('', 'running', { from: h.clock.now() })
-    await h.load(mam)
+    await juliet.send(chat('romeo@example.org', 'other', origin('o2')))
+    await restart(h, false)
     const [simple] = await online(h, 'romeo@example.org/simple')
+    simple!.take()
     await juliet.send(note)
     expect(bodies(simple!)).to.deep.equal([])
+  })
+
+  it('a process that ended in order since does not make it forgotten, the window does', async () => {
+    const { h, juliet } = await killed()
+    await using _ = h
+    const other = (id: string) => juliet.send(chat('juliet@example.org', id, origin(id)))
+    await other('o2')
+    await restart(h, true)
+    const [simple] = await online(h, 'romeo@example.org/simple')
+    await juliet.send(note)
+    expect(bodies(simple!)).to.deep.equal(['note'])
+    expect(await past(h).get('', 'past')).to.have.nested.property('cuts.length', 1)
+    await h.clock.advance(7 * 86_400_000)
+    await restart(h, true)
+    await other('o3')
+    expect(await past(h).get('', 'past')).to.have.nested.property('cuts.length', 0)
   })
 })
