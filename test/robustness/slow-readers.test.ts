@@ -193,7 +193,7 @@ describe('slow readers', function () {
   })
 
   it('one that never reads but keeps sending costs below 8 MB', async () => {
-    const PIECES = 200
+    const PIECES = 100
     await using stage = await Stage.start({ memoryStore: true, modules: NO_ARCHIVE, limits: FAST })
     await stage.do('accounts', ['mute', 'a', 'b'], PASSWORD)
     const mute = await stage.login('mute')
