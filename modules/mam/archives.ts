@@ -40,8 +40,6 @@ interface Begun<T> {
   readonly hold?: Promise<void>
 }
 
-const never = (): boolean => false
-
 /** All archives of one host. */
 export class Archives {
   readonly archive: Archive<Stored>
@@ -64,7 +62,7 @@ export class Archives {
 
   /**
    * Appends a message that goes `out` to or comes `in` from `peer`; `then` is told its id for clients, and whether it was there already. Appends of
-   * one archive take effect in the order of the calls. `refused`: asked at once, whether it was given to nobody before, if it is there already.
+   * one archive take effect in the order of the calls.
    *
    * A message that has reached nobody, whose sender was told that it failed, is put at the end of the archive when it comes again, since that is how
    * every device will see it.
@@ -76,16 +74,15 @@ export class Archives {
     stanza: Element,
     finding: Finding,
     then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
-    refused: () => boolean = never,
   ): Promise<T> {
     const line = this.#lines.size === 0 ? undefined : this.#lines.get(local)
     if (line === undefined) {
-      const { done, hold } = this.#begin(local, way, peer, stanza, finding, then, refused)
+      const { done, hold } = this.#begin(local, way, peer, stanza, finding, then)
       if (hold !== undefined) this.#stand(local, hold)
       return done
     }
     // In line behind all that came before, whether it waits or has begun.
-    const begun = line.then(() => this.#begin(local, way, peer, stanza, finding, then, refused))
+    const begun = line.then(() => this.#begin(local, way, peer, stanza, finding, then))
     this.#stand(
       local,
       begun.then(
@@ -110,7 +107,6 @@ export class Archives {
     stanza: Element,
     finding: Finding,
     then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
-    refused: () => boolean,
   ): Begun<T> {
     const { originId, occupant } = finding
     const entry = {
@@ -123,17 +119,16 @@ export class Archives {
     // Rooms: all occupants have the bare address in common.
     const dedupe = keyOf(way, occupant ? peer.toString() : entry.with, originId)
     const keyed = { ...entry, dedupe }
-    const anew = refused()
     const done = this.#put(local, keyed, ({ id, duplicate }) => {
       if (!duplicate) {
         if (this.doubts.some) this.doubts.forget(local, keyed)
         return then(this.ids.encode(local, id), false)
       }
-      return this.#known(local, keyed, id, stanza, anew).then((known) =>
+      return this.#known(local, keyed, id, stanza).then((known) =>
         then(this.ids.encode(local, known.id), known.duplicate, known.since),
       )
     })
-    if (!anew && !(this.doubts.some && this.doubts.has(local, keyed))) return { done }
+    if (!this.doubts.some || !this.doubts.has(local, keyed)) return { done }
     // It may get its place only after some steps: what begins later must not get an earlier one.
     const over = (): void => undefined
     return { done, hold: done.then(over, over) }
@@ -150,23 +145,17 @@ export class Archives {
    * An id of its sender came twice. Clients that count their messages anew after each start use the same ids for other messages, which must
    * not be lost: only what looks the same, and is not too old, is the same. The id is the store's.
    */
-  async #known(
-    local: string,
-    entry: Keyed,
-    first: string,
-    stanza: Element,
-    anew: boolean,
-  ): Promise<Appended> {
+  async #known(local: string, entry: Keyed, first: string, stanza: Element): Promise<Appended> {
     const known = await this.#shown(local, entry, first)
     if (!known.duplicate) return known
     const since = await this.#isSame(local, known.id, entry.at, stanza)
-    if (since !== undefined) return anew ? this.#anew(local, entry, known) : { ...known, since }
+    if (since !== undefined) return { ...known, since }
     const looks = createHash('sha256').update(looksOf(stanza)).digest('base64url')
     const second = { ...entry, dedupe: keyOf(entry.dedupe, looks) }
     const other = await this.#shown(local, second, undefined)
     if (!other.duplicate) return other
     const before = await this.#isSame(local, other.id, entry.at, stanza)
-    if (before !== undefined) return anew ? this.#anew(local, second, other) : { ...other, since: before }
+    if (before !== undefined) return { ...other, since: before }
     const { at, with: peer, doc } = entry
     return await this.#put(local, { at, with: peer, doc }, ({ id }) => ({ id, duplicate: false }))
   }
@@ -179,13 +168,6 @@ export class Archives {
         : { id: first, duplicate: true }
     if (!stored.duplicate || !this.doubts.has(local, entry)) return stored
     await this.doubts.settle(local)
-    return await this.#put(local, entry, (appended) => appended)
-  }
-
-  /** What was given to nobody is put at the end. */
-  async #anew(local: string, entry: Keyed, known: Appended): Promise<Appended> {
-    if ((await this.archive.remove(local, { ids: [known.id] })) > 0)
-      await this.#ctx.run('archive:removed', { local })
     return await this.#put(local, entry, (appended) => appended)
   }
 

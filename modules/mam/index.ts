@@ -187,8 +187,7 @@ export default defineModule({
         e.stanza = whole
         return undefined
       }
-      const failed = (): boolean => resent.reachedNobody(e, originId)
-      return archives.append(to.local, 'in', from, stanza, finding, arrived, failed)
+      return archives.append(to.local, 'in', from, stanza, finding, arrived)
     })
 
     // The archive has it and its owner will find it there: to tell the sender that it failed would be wrong.

@@ -15,8 +15,6 @@ export interface Resending {
   again(e: StanzaEvent, originId: string | undefined): Verdict
   /** Where the archive has it; `since`: when it came there. The stanza of `e` has its id from there. */
   known(e: StanzaEvent, originId: string, since: Date | undefined): Verdict | Promise<Verdict>
-  /** Whether the last attempt got into the archive and no further; asked once. */
-  reachedNobody(e: StanzaEvent, originId: string): boolean
 }
 
 const SENT_BEFORE: Verdict = { stop: 'duplicate' }
@@ -54,8 +52,8 @@ export function resending(ctx: Ctx, ends: Ends, windowMs: number, isHere: (to: J
   })
 
   /**
-   * A process that was killed has archived it, and nobody knows what else. Devices that read the archive find it there; others get it, or it
-   * is kept for them.
+   * It was archived and may have got no further. Devices that read the archive find it there, since none was available then; others get it,
+   * or it is kept for them.
    */
   async function late(e: StanzaEvent, originId: string): Promise<Verdict> {
     if (passed.has(e.stanza, e.from, e.to, originId, ctx.now())) return SENT_BEFORE
@@ -77,7 +75,10 @@ export function resending(ctx: Ctx, ends: Ends, windowMs: number, isHere: (to: J
       const cameBack = from.domain === ctx.host && refused.take(from.local, to, stanza.attr('id'))
       return cameBack ? undefined : SENT_BEFORE
     },
-    known: (e, originId, since) => (since !== undefined && ends.cut(since) ? late(e, originId) : SENT_BEFORE),
-    reachedNobody: ({ from, to }, originId) => unkept.take(to.local, from, originId, ctx.now()),
+    known(e, originId, since) {
+      const failed = unkept.take(e.to.local, e.from, originId, ctx.now())
+      // A process that was killed: nobody knows what it did besides.
+      return failed || (since !== undefined && ends.cut(since)) ? late(e, originId) : SENT_BEFORE
+    },
   }
 }

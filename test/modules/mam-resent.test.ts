@@ -195,7 +195,7 @@ describe('module mam: the store has what it said it had not', () => {
       'two',
       'one',
     ])
-    expect(await archived(romeo)).to.deep.equal(['two', 'one'])
+    expect(await archived(romeo)).to.deep.equal(['one', 'two'])
   })
 
   it('an error that a client sends is no reason to deliver again', async () => {
