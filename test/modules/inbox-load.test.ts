@@ -118,7 +118,7 @@ describe('module inbox: load', () => {
       answered++
     }
     expect((await asking).messages).to.equal(10_000)
-    expect(answered).to.be.greaterThan(5)
+    expect(answered).to.be.greaterThan(2)
     expect((await inbox(juliet)).lines).to.deep.equal(['romeo 10000 m19999'])
   })
 
