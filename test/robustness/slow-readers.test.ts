@@ -56,6 +56,10 @@ class Seen {
   missing(total: number): number[] {
     return Array.from({ length: total }, (_, i) => i).filter((i) => !this.times.has(i))
   }
+  /** The first that came: so many had been taken by somebody else. */
+  get first(): number | undefined {
+    return this.times.keys().next().value
+  }
   get repeated(): number[] {
     return [...this.times].filter(([, times]) => times > 1).map(([n]) => n)
   }
@@ -84,7 +88,7 @@ describe('slow readers', function () {
       // the other one reads, but this process also sends: it is not to fall behind by more than the slow one has taken
       const keepUp = (sent: number): Promise<void> =>
         other.when(
-          () => sent - seen.times.size < 12_000,
+          () => seen.first === undefined || sent - seen.first - seen.times.size < 4000,
           () => `${seen.times.size} of ${sent} messages came`,
         )
       const grown = await flood(
@@ -192,7 +196,7 @@ describe('slow readers', function () {
     expect((await pair.latencies()).median).to.be.below(250)
   })
 
-  it('one that never reads but keeps sending costs below 8 MB', async () => {
+  it('one that never reads but keeps sending costs below 12 MB', async () => {
     const PIECES = 100
     await using stage = await Stage.start({ memoryStore: true, modules: NO_ARCHIVE, limits: FAST })
     await stage.do('accounts', ['mute', 'a', 'b'], PASSWORD)
@@ -204,11 +208,16 @@ describe('slow readers', function () {
     const base = (await stage.do('memory')).used
     // the server stops reading: then the rest stays here
     for (let i = 0; i < PIECES; i++) mute.send(piece)
-    for (let i = 0; i < 20; i++) expect((await stage.do('memory')).used - base).to.be.below(8 * MB)
+    for (let i = 0; i < 20; i++) expect((await stage.do('memory')).used - base).to.be.below(12 * MB)
     expect((await pair.latencies()).median).to.be.below(250)
     // and when it reads, all is there
     let answers = 0
-    mute.onText = (text) => (answers += text.split('<iq').length - 1)
+    let end = ''
+    mute.onText = (text) => {
+      const all = end + text
+      answers += all.split('<iq').length - 1
+      end = all.slice(-2) // a tag may come in two pieces
+    }
     mute.startReading()
     await mute.when(
       () => answers >= (piece.length / ping.length) * PIECES - 1,

@@ -181,7 +181,7 @@ describe('parser: work is linear in the bytes', () => {
       return best
     }
     measure(2000)
-    expect(measure(100_000) / measure(10_000)).to.be.below(35)
+    expect(measure(100_000) / measure(10_000)).to.be.below(70) // quadratic: 100
   })
 })
 
