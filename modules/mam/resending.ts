@@ -24,6 +24,7 @@ export function resending(ctx: Ctx, ends: Ends, windowMs: number, isHere: (to: J
   const refused = new Refused()
   const unkept = new Unkept()
   const passed = new Passed(windowMs)
+  const underWay = new Map<string, Promise<void>>()
 
   ctx.hook('client:in', { phase: 'observe', kinds: ['message'] }, ({ archiving: kept, stanza, from, to }) => {
     const id = kept?.originId
@@ -56,17 +57,37 @@ export function resending(ctx: Ctx, ends: Ends, windowMs: number, isHere: (to: J
    * or it is kept for them.
    */
   async function late(e: StanzaEvent, originId: string): Promise<Verdict> {
-    if (passed.has(e.stanza, e.from, e.to, originId, ctx.now())) return SENT_BEFORE
-    passed.add(e.stanza, e.from, e.to, originId, ctx.now())
+    const { stanza, from, to } = e
+    if (passed.has(stanza, from, to, originId, ctx.now())) return SENT_BEFORE
+    const key = `${to.local} ${from.bare.toString()} ${originId}`
+    let giving = underWay.get(key)
+    if (giving === undefined) {
+      giving = give(e)
+        .then(
+          () => passed.add(stanza, from, to, originId, ctx.now()),
+          (error: unknown) => {
+            // its sender is told, and may try again
+            unkept.add(to.local, from, originId, ctx.now())
+            unkept.fail(to.local, from, originId)
+            throw error
+          },
+        )
+        .finally(() => underWay.delete(key))
+      underWay.set(key, giving)
+    }
+    await giving
+    return SENT_BEFORE
+  }
+
+  async function give(e: StanzaEvent): Promise<void> {
     const kept = ctx.find('offline')
-    if ((await kept?.handed(e)) === true) return SENT_BEFORE
+    if ((await kept?.handed(e)) === true) return
     // Before a session is available it may still say that it reads the archive.
     const takers = ctx.sessions
       .takers(e.to, e.stanza.attr('type'))
       .filter(({ priority }) => priority !== undefined)
     for (const session of takers) if (session.flag(READS_ARCHIVE) !== true) ctx.deliver(session, e.stanza)
     if (takers.length === 0) await kept?.keep(e)
-    return SENT_BEFORE
   }
 
   return {

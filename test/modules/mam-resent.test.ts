@@ -1,6 +1,7 @@
 /** Messages that are sent again after the store gave no clear answer, or the server was killed: once, and in order (XEP-0359 §2.2). */
 import { expect } from 'chai'
 import type { Doc } from '../../server/module.ts'
+import type { Store } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import carbons from '../../modules/carbons.ts'
 import disco from '../../modules/disco.ts'
@@ -255,8 +256,8 @@ describe('module mam: the server was killed when it had archived a message, and 
     await h.load(mam)
   }
 
-  async function killed(orderly = false): Promise<{ h: TestHost; juliet: TestClient }> {
-    const h = await archiveHost({}, { modules, ...quiet })
+  async function killed(orderly = false, store?: Store): Promise<{ h: TestHost; juliet: TestClient }> {
+    const h = await archiveHost({}, { modules, ...quiet, ...(store === undefined ? {} : { store }) })
     const [juliet] = await online(h, 'juliet@example.org/balcony')
     await juliet!.send(note)
     await restart(h, orderly)
@@ -284,6 +285,19 @@ describe('module mam: the server was killed when it had archived a message, and 
     await juliet.send(note)
     expect(bodies(simple!)).to.deep.equal(['note'])
     expect(bodies(reader!)).to.deep.equal([])
+  })
+
+  it('when it cannot be kept for them its sender is told, and the next attempt counts', async () => {
+    const disk = await switched()
+    const { h, juliet } = await killed(false, disk.store)
+    await using _ = h
+    disk.failing.add('append')
+    expect(condition((await juliet.send(note))[0])).to.equal('internal-server-error')
+    disk.failing.clear()
+    for (let i = 0; i < 2; i++) expect(await juliet.send(note)).to.deep.equal([])
+    const romeo = await h.client('romeo@example.org/orchard')
+    const got = (await romeo.send('<presence/>')).filter((e) => e.name === 'message')
+    expect(got.map((e) => e.getChildText('body'))).to.deep.equal(['note'])
   })
 
   it('after an orderly end nothing is delivered again', async () => {
