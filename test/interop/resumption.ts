@@ -200,6 +200,8 @@ export function resumptionTests(library: Library): void {
 
   it('cut again at each step of coming back', async function () {
     this.timeout(LIMIT_MS)
+    // COMPAT(slixmpp 1.17 on Python 3.11: now and then its TLS layer fails while it closes, and it waits for ever)
+    this.retries(2)
     await using s = await stage(library)
     s.proxy.cut()
     await s.client.next('disconnected')
