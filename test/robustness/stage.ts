@@ -23,7 +23,8 @@ export class Stage implements AsyncDisposable {
 
   static async start(options: StageOptions = {}): Promise<Stage> {
     const child = fork(join(import.meta.dirname, 'server-child.ts'), {
-      execArgv: ['--expose-gc', '--max-semi-space-size=16'],
+      // a small young generation, so that the memory in use is what is kept
+      execArgv: ['--expose-gc', '--max-semi-space-size=4'],
     })
     const ask = questions(child)
     try {
