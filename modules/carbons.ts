@@ -15,6 +15,7 @@ import { Element, el } from '../server/xmpp/element.ts'
 import { StanzaError } from '../server/xmpp/errors.ts'
 import type { JID } from '../server/xmpp/jid.ts'
 import { NS } from '../server/xmpp/ns.ts'
+import { stanzaIdBy } from '../server/xmpp/stanza.ts'
 
 const CARBONS = 'urn:xmpp:carbons:2'
 const RULES = 'urn:xmpp:carbons:rules:0'
@@ -128,7 +129,7 @@ export default defineModule({
       const { archivedAs, stanza } = e
       // XEP-0359: the id in the account's own archive, from which a device can page on
       const message =
-        archivedAs === undefined || hasIdOf(stanza, e.from.bare)
+        archivedAs === undefined || stanzaIdBy(stanza, e.from.bare) !== undefined
           ? stanza
           : stanza.append(el('stanza-id', NS.SID, { by: e.from.bare.toString(), id: archivedAs }))
       for (const other of others) copy(other, 'sent', message)
@@ -233,10 +234,6 @@ function isCopy(stanza: Element, account: JID): boolean {
   return stanza.elements.some(
     (child) => child.ns === CARBONS && (child.name === 'received' || child.name === 'sent'),
   )
-}
-
-function hasIdOf(stanza: Element, account: JID): boolean {
-  return stanza.getChildren('stanza-id', NS.SID).some((id) => id.attr('by') === account.toString())
 }
 
 /** XEP-0045 7.2 and 7.14: presence to an occupant's address joins the room, or leaves it. */

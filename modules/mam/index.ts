@@ -8,9 +8,10 @@
  */
 import { randomBytes } from 'node:crypto'
 import { c, type Ctx, defineModule, type Iq, type StanzaEvent, type Verdict } from '../../server/module.ts'
-import { type Element, el } from '../../server/xmpp/element.ts'
+import { el } from '../../server/xmpp/element.ts'
 import { type JID, makeJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
+import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 import { Archives } from './archives.ts'
 import { Ends } from './ends.ts'
 import { IdCodec } from './ids.ts'
@@ -194,7 +195,7 @@ export default defineModule({
     ctx.hook(
       'account:offline',
       { phase: 'store', kinds: ['message'], after: ['offline'] },
-      ({ stanza, to }) => (isArchived(stanza, to.bare) ? { stop: 'archived' } : undefined),
+      ({ stanza, to }) => (stanzaIdBy(stanza, to.bare) !== undefined ? { stop: 'archived' } : undefined),
     )
 
     // Results are for the session that asked. When that is gone, nobody else gets them, and nobody is told.
@@ -270,9 +271,4 @@ async function secretOf(ctx: Ctx): Promise<Uint8Array> {
   const fresh = randomBytes(48)
   const docs = ctx.storage.docs<{ readonly secret: Uint8Array }>('host')
   return (await docs.update('', 'ids', (old) => old ?? { secret: fresh }))?.secret ?? fresh
-}
-
-function isArchived(stanza: Element, account: JID): boolean {
-  const by = account.toString()
-  return stanza.getChildren('stanza-id', NS.SID).some((id) => id.attr('by') === by)
 }

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import type { Element } from '../../server/xmpp/element.ts'
 import { type JID, tryJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
+import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 
 const HINTS = 'urn:xmpp:hints'
 const RETRACT = 'urn:xmpp:message-retract:1'
@@ -52,8 +53,7 @@ export function isKept(message: Element, to: JID): boolean {
 
 /** Whether the archive of that account (XEP-0313) has the message: it gave it an id there (XEP-0359). */
 export function isArchived(message: Element, account: JID): boolean {
-  const by = account.bare.toString()
-  return message.getChildren('stanza-id', NS.SID).some((id) => id.attr('by') === by)
+  return stanzaIdBy(message, account.bare) !== undefined
 }
 
 /**

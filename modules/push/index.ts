@@ -12,13 +12,14 @@ import { c, defineModule, type Iq, type StanzaEvent } from '../../server/module.
 import type { Element } from '../../server/xmpp/element.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
 import { type JID, tryJid } from '../../server/xmpp/jid.ts'
+import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 import { Devices } from './devices.ts'
 import { optionsOf } from './notification.ts'
 import { NS_PUBSUB, NS_PUSH } from './ns.ts'
 import { Owed } from './owed.ts'
 import { Publisher } from './publisher.ts'
 import { type Registration, Registrations } from './registrations.ts'
-import { archiveId, noticeOf } from './rules.ts'
+import { noticeOf } from './rules.ts'
 
 /** Longest name of a node, UTF-16 units. */
 const MAX_NODE = 1024
@@ -161,7 +162,7 @@ export default defineModule({
       if (ctx.sessions.of(to.local).length === 0) return // see account:stored
       withThose(to.local, (all) => {
         takenBack(e, all)
-        if (archiveId(stanza, to.bare) === undefined) return
+        if (stanzaIdBy(stanza, to.bare) === undefined) return
         const notice = noticeOf(stanza, to.bare)
         if (notice === undefined || ctx.sessions.takers(to, stanza.attr('type')).length === 0) return
         for (const one of all) if (devices.stateOf(one) === 'away') owed.missed(one, notice)

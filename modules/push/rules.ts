@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import type { Element } from '../../server/xmpp/element.ts'
 import { type JID, tryJid } from '../../server/xmpp/jid.ts'
-import { NS } from '../../server/xmpp/ns.ts'
+import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 
 const CARBONS = 'urn:xmpp:carbons:2'
 const FORWARD = 'urn:xmpp:forward:0'
@@ -74,20 +74,11 @@ function hasPayload(child: Element): boolean {
 
 /** Its id in the archive of the account (XEP-0359), or else what its sender calls it. */
 function keyOf(message: Element, account: JID): string | undefined {
-  const archived = archiveId(message, account)
+  const archived = stanzaIdBy(message, account)
   if (archived !== undefined) return archived
   const id = message.attr('id')
   if (id === undefined || id === '') return undefined
   return createHash('sha256')
     .update(`${message.attr('from')}\0${id}`)
     .digest('base64url')
-}
-
-/** The id that the archive of the account has given a message; undefined: it is not there. */
-export function archiveId(message: Element, account: JID): string | undefined {
-  const by = account.toString()
-  return message
-    .getChildren('stanza-id', NS.SID)
-    .find((id) => id.attr('by') === by)
-    ?.attr('id')
 }

@@ -1,6 +1,7 @@
-/** Stanzas (RFC 6120 §8): kinds, replies, error replies, languages. Who may send what to whom is decided elsewhere. */
+/** Stanzas (RFC 6120 §8): kinds, replies, error replies, languages, ids. Who may send what to whom is decided elsewhere. */
 import { Element, el, type Node } from './element.ts'
 import { STANZA_CONDITIONS, StanzaError, type ErrorType, type StanzaCondition } from './errors.ts'
+import type { JID } from './jid.ts'
 import { NS } from './ns.ts'
 
 /** The three kinds of stanzas (RFC 6120 §8). */
@@ -95,4 +96,13 @@ export function lang(element: Element): string | undefined {
 export function withLang(stanza: Element, streamLang: string | undefined): Element {
   if (streamLang === undefined || lang(stanza) !== undefined) return stanza
   return stanza.withAttrs({ 'xml:lang': streamLang })
+}
+
+/** The id that `by` has given a message (XEP-0359 0.7.0 §3); undefined: none. Forged ones must have been taken out before. */
+export function stanzaIdBy(message: Element, by: JID): string | undefined {
+  const address = by.toString()
+  return message
+    .getChildren('stanza-id', NS.SID)
+    .find((id) => id.attr('by') === address)
+    ?.attr('id')
 }
