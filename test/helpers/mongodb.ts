@@ -8,13 +8,13 @@ import type { ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { access, constants, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
 import { MongoClient } from 'mongodb'
-import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { promisify } from 'node:util'
+import { freePort, isProgram, onPath } from './programs.ts'
 
 /** A running server. */
 export interface MongoServer {
@@ -107,21 +107,6 @@ async function findCommand(): Promise<Command | NoMongoServer> {
   }
 }
 
-async function onPath(name: string): Promise<string | undefined> {
-  for (const folder of (process.env['PATH'] ?? '').split(delimiter)) {
-    const file = join(folder, name)
-    if (folder !== '' && (await exists(file))) return file
-  }
-  return undefined
-}
-
-async function exists(file: string): Promise<boolean> {
-  return access(file, constants.X_OK).then(
-    () => true,
-    () => false,
-  )
-}
-
 let building: Promise<string> | undefined
 
 /** Path of the binary; builds it when its sources changed since the last time. */
@@ -137,7 +122,7 @@ async function build(): Promise<string> {
   const cache = process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache')
   const folder = join(cache, 'hermod', `ferretdb-${hash.digest('hex').slice(0, 16)}`)
   const binary = join(folder, 'ferretdb-local')
-  if (await exists(binary)) return binary
+  if (await isProgram(binary)) return binary
   await mkdir(folder, { recursive: true })
   // Another process may build at the same time: only a finished binary gets the name.
   const unfinished = `${binary}.${process.pid}`
@@ -157,17 +142,6 @@ async function build(): Promise<string> {
     await rm(unfinished, { force: true })
   }
   return binary
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
 }
 
 async function startOwn(command: Command): Promise<MongoServer> {

@@ -6,11 +6,12 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
-import { connect, createServer, type AddressInfo } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { COMPONENT_SECRET, componentDomains } from './component-client.ts'
 import type { Address } from './connection.ts'
+import { freePorts } from './programs.ts'
 
 const CONFIG = join(import.meta.dirname, '../interop/peers')
 
@@ -47,21 +48,6 @@ export const prosodyProgram = findProgram('/usr/bin/prosody')
 /** Path of ejabberd's control program, undefined when it is not installed. */
 /** Debian's ejabberd, or undefined. */
 export const ejabberdProgram = findProgram('/usr/sbin/ejabberdctl', '/usr/bin/ejabberdctl')
-
-/** Ports on 127.0.0.1 that were free a moment ago. */
-export async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'))
-  await Promise.all(servers.map((server) => once(server, 'listening')))
-  const ports = servers.map((server) => (server.address() as AddressInfo).port)
-  await Promise.all(
-    servers.map((server) => {
-      const closed = once(server, 'close')
-      server.close()
-      return closed
-    }),
-  )
-  return ports
-}
 
 /** A scratch folder with cert.pem, key.pem and both.pem: a self-signed certificate for the domain. */
 export async function scratchFolder(domain: string): Promise<string> {
