@@ -6,11 +6,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import component from '../../modules/component/index.ts'
-import { findModules } from '../../server/catalog.ts'
-import { DEFAULT_MODULES } from '../../server/default-modules.ts'
-import type { AnyModule } from '../../server/loader.ts'
 import { handshake, header } from '../helpers/component.ts'
 import { type TestClient, testHost } from '../helpers/host.ts'
+import { benchModules } from './modules.ts'
 
 const { values } = parseArgs({
   options: {
@@ -20,11 +18,7 @@ const { values } = parseArgs({
   },
 })
 const PER_TURN = 16
-// those that need no HTTP server and keep no accounts: these are made up below
-const OTHERS = new Set(['accounts', 'register', 'websocket', 'host-meta', 'web-client'])
-const names = DEFAULT_MODULES.filter((name) => !OTHERS.has(name))
-const all = values.bare ? new Map<string, AnyModule>() : await findModules()
-const modules = [...names.flatMap((name) => all.get(name) ?? []), component]
+const modules = [...(await benchModules(values.bare)), component]
 const count = Number(values.clients)
 await using host = await testHost({
   modules,

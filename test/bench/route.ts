@@ -4,10 +4,8 @@
  */
 import { parseArgs } from 'node:util'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { findModules } from '../../server/catalog.ts'
-import { DEFAULT_MODULES } from '../../server/default-modules.ts'
-import type { AnyModule } from '../../server/loader.ts'
 import { type TestClient, testHost } from '../helpers/host.ts'
+import { benchModules } from './modules.ts'
 
 const { values } = parseArgs({
   options: {
@@ -17,11 +15,7 @@ const { values } = parseArgs({
   },
 })
 const PER_TURN = 16
-// those that need no HTTP server and keep no accounts: these are made up below
-const OTHERS = new Set(['accounts', 'register', 'websocket', 'host-meta', 'web-client'])
-const names = DEFAULT_MODULES.filter((name) => !OTHERS.has(name))
-const all = values.bare ? new Map<string, AnyModule>() : await findModules()
-const modules = names.flatMap((name) => all.get(name) ?? [])
+const modules = await benchModules(values.bare)
 const pairs = Number(values.pairs)
 await using host = await testHost({
   modules,
