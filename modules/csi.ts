@@ -2,7 +2,7 @@
  * XEP-0352 Client State Indication 1.0.0: while nobody looks at a client, presence and notifications wait for it and chat states are
  * dropped; anything else is sent at once, and what waits goes before it. Also within Bind 2 (XEP-0386). Does not decide about pushes.
  */
-import { type Bound, c, type Ctx, defineModule, type Session } from '../server/module.ts'
+import { type Bound, c, type Ctx, defineModule, type Services, type Session } from '../server/module.ts'
 import { type Element, el } from '../server/xmpp/element.ts'
 import { StreamError } from '../server/xmpp/errors.ts'
 import { NS } from '../server/xmpp/ns.ts'
@@ -10,8 +10,6 @@ import { parseXml } from '../server/xmpp/parser.ts'
 
 const CSI = 'urn:xmpp:csi:0'
 const CHAT_STATES = 'http://jabber.org/protocol/chatstates'
-const CARBONS = 'urn:xmpp:carbons:2'
-const FORWARD = 'urn:xmpp:forward:0'
 const PUBSUB_EVENT = 'http://jabber.org/protocol/pubsub#event'
 const FLAG = 'csi'
 /** What may stand beside a chat state without saying anything itself (XEP-0085 §5.6 for <thread/>). */
@@ -36,7 +34,7 @@ export default defineModule({
     { rfc: 6121, sections: '8.5.3.2.2' },
     { xep: 386, version: '1.1.0', status: 'partial', note: 'the state within it' },
   ],
-  optional: ['bind2'],
+  optional: ['bind2', 'carbons'],
   // §3.2: a way for administrators to configure the optimisations
   config: c.object({
     presence: c.boolean().default(true).describe('Hold back presence, only the last of each sender'),
@@ -63,7 +61,7 @@ export default defineModule({
 
     ctx.hook('client:out', { phase: 'store' }, ({ session, stanza }) => {
       if (session === undefined || session.flag(FLAG) === undefined) return undefined
-      const fate = fateOf(stanza, session, config)
+      const fate = fateOf(stanza, session, ctx.find('carbons'), config)
       if (fate === 'send')
         flush(session) // RFC 6120 §10.1: what came first goes first
       else if (fate === 'drop') return { stop: 'a chat state for an inactive client' }
@@ -115,6 +113,7 @@ function indications(ctx: Ctx, activate: (session: Session) => void): void {
 function fateOf(
   stanza: Element,
   session: Bound,
+  carbons: Services['carbons'] | undefined,
   config: { readonly presence: boolean; readonly chatStates: boolean; readonly notifications: boolean },
 ): Fate {
   const type = stanza.attr('type')
@@ -124,16 +123,11 @@ function fateOf(
     return state && config.presence ? { key: stanza.attr('from') ?? session.jid.bare.toString() } : 'send'
   }
   if (stanza.name !== 'message' || type === 'error') return 'send'
-  if (config.chatStates && isOnlyChatState(copiedIn(stanza) ?? stanza)) return 'drop'
+  const copied = carbons?.copyIn(stanza, session.jid)?.message
+  const message = copied === undefined || copied.attr('type') === 'error' ? stanza : copied
+  if (config.chatStates && isOnlyChatState(message)) return 'drop'
   const notification = type === 'headline' && stanza.getChild('event', PUBSUB_EVENT) !== undefined
   return notification && config.notifications ? { key: undefined } : 'send'
-}
-
-/** The message within a carbon copy. */
-function copiedIn(stanza: Element): Element | undefined {
-  const copy = stanza.getChild('received', CARBONS) ?? stanza.getChild('sent', CARBONS)
-  const copied = copy?.getChild('forwarded', FORWARD)?.getChild('message', stanza.ns)
-  return copied?.attr('type') === 'error' ? undefined : copied
 }
 
 function isOnlyChatState(message: Element): boolean {

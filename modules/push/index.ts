@@ -163,7 +163,7 @@ export default defineModule({
       withThose(to.local, (all) => {
         takenBack(e, all)
         if (stanzaIdBy(stanza, to.bare) === undefined) return
-        const notice = noticeOf(stanza, to.bare)
+        const notice = noticeOf(stanza, to.bare, ctx.find('carbons'))
         if (notice === undefined || ctx.sessions.takers(to, stanza.attr('type')).length === 0) return
         for (const one of all) if (devices.stateOf(one) === 'away') owed.missed(one, notice)
       })
@@ -173,7 +173,7 @@ export default defineModule({
     ctx.hook('account:stored', { phase: 'observe', kinds: ['message'] }, (e) => {
       withThose(e.to.local, (all) => {
         takenBack(e, all)
-        const notice = noticeOf(e.stanza, e.to.bare)
+        const notice = noticeOf(e.stanza, e.to.bare, ctx.find('carbons'))
         if (notice === undefined) return
         for (const one of all) if (devices.stateOf(one) === 'away') owed.missed(one, notice)
       })
@@ -186,7 +186,7 @@ export default defineModule({
       const all = registrations.known(local)
       if (all === undefined || all.length === 0) return
       const mine = all.filter((one) => devices.owns(session, one))
-      const notice = mine.length === 0 ? undefined : noticeOf(stanza, bare)
+      const notice = mine.length === 0 ? undefined : noticeOf(stanza, bare, ctx.find('carbons'))
       if (notice !== undefined) devices.sending(session, mine, notice)
     })
 

@@ -3,12 +3,11 @@
  * what is said in rooms, nor what only concerns the moment (typing, markers, receipts), nor answers of the archive, nor errors.
  */
 import { createHash } from 'node:crypto'
+import type { Services } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { type JID, tryJid } from '../../server/xmpp/jid.ts'
 import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 
-const CARBONS = 'urn:xmpp:carbons:2'
-const FORWARD = 'urn:xmpp:forward:0'
 const MUC_USER = 'http://jabber.org/protocol/muc#user'
 
 /** Encrypted content; what is inside cannot be seen from here. OMEMO without a payload only carries keys. */
@@ -38,15 +37,18 @@ export interface Notice {
   readonly body: string | undefined
 }
 
-/** What a message is to an account; undefined: nothing that a device must be woken for. `account`: bare. */
-export function noticeOf(stanza: Element, account: JID): Notice | undefined {
+/** What a message is to an account; undefined: nothing that a device must be woken for. `account`: bare; `carbons`: when there are any. */
+export function noticeOf(
+  stanza: Element,
+  account: JID,
+  carbons: Services['carbons'] | undefined,
+): Notice | undefined {
   let message = stanza
   if (stanza.attr('from') === account.toString() || stanza.attr('from') === undefined) {
     // a copy of what another device has got; anything else from the account itself is its own
-    const copied = stanza.getChild('received', CARBONS)?.getChild('forwarded', FORWARD)
-    const inner = copied?.getChild('message', stanza.ns)
-    if (inner === undefined) return undefined
-    message = inner
+    const copy = carbons?.copyIn(stanza, account)
+    if (copy?.direction !== 'received') return undefined
+    ;({ message } = copy)
   }
   const type = message.attr('type')
   if (type === 'error' || type === 'groupchat' || type === 'headline') return undefined

@@ -54,7 +54,7 @@ export default defineModule({
     { xep: 352, version: '1.0.0', status: 'partial', note: 'presence that waits for a client' },
     { rfc: 6121, sections: '8.5.3.2.1' },
   ],
-  optional: ['sasl2', 'bind2'],
+  optional: ['sasl2', 'bind2', 'carbons'],
   config,
   setup(ctx, limits) {
     const manager = new Manager(ctx, limits)

@@ -5,10 +5,11 @@
 import { randomBytes } from 'node:crypto'
 import type { Bound, Ctx, Session } from '../../server/module.ts'
 import { type Element, el } from '../../server/xmpp/element.ts'
+import type { JID } from '../../server/xmpp/jid.ts'
 import { Ended } from './ended.ts'
 import { Managed, type ManagedOwner } from './managed.ts'
 import type { Place, Queue } from './queue.ts'
-import { delayed, goesOn, keyOf, type Others, received } from './rest.ts'
+import { delayed, goesOn, keyOf, type Others } from './rest.ts'
 
 /** Namespace of the elements (§12.1). */
 export const NS_SM = 'urn:xmpp:sm:3'
@@ -222,17 +223,17 @@ export class Manager implements ManagedOwner {
     const since = this.#priority.get(session).since
     const copies = new Map<Session, Map<string, Place>>()
     for (const { at, stanza, entry } of queue.all()) {
-      const copied = entry.sole === true ? received(stanza, jid.bare) : undefined
+      const copied = entry.sole === true ? this.#received(stanza, jid) : undefined
       const one = copied === undefined ? { at, stanza } : { at, stanza: copied, sole: true }
       const others: Others = {
         priority,
         since,
         sessions: this.#ctx.sessions.of(jid.local),
         prioritySince: (other) => this.#priority.get(other).since,
-        copiesSince: (other) => Number(other.flag('carbons-since') ?? 0),
+        carbons: this.#ctx.find('carbons'),
         leave: (other, message) => this.#leave(other, message, copies),
       }
-      if (goesOn(one, jid, others)) yield delayed(one, this.#ctx.host)
+      if (goesOn(one, session, others)) yield delayed(one, this.#ctx.host)
     }
   }
 
@@ -242,12 +243,18 @@ export class Manager implements ManagedOwner {
     if (known === undefined) {
       copies.set(other, (known = new Map()))
       for (const { stanza, entry } of this.#managed.get(other)?.queue.all() ?? []) {
-        const copied = received(stanza, other.jid.bare)
+        const copied = this.#received(stanza, other.jid)
         if (copied !== undefined) known.set(keyOf(copied), entry)
       }
     }
     const place = known.get(keyOf(message))
     if (place !== undefined) place.sole = true
+  }
+
+  /** The message that a copy is of, when the account has received it. */
+  #received(stanza: Element, account: JID): Element | undefined {
+    const copy = this.#ctx.find('carbons')?.copyIn(stanza, account)
+    return copy?.direction === 'received' ? copy.message : undefined
   }
 
   #forget(managed: Managed): void {

@@ -1,5 +1,5 @@
 /** What the tests of carbons share: devices of two accounts, readable views of what they received. */
-import carbons from '../../modules/carbons.ts'
+import carbons from '../../modules/carbons/index.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { type TestClient, type TestHost, testHost } from './host.ts'

@@ -1,6 +1,6 @@
 /** What the tests of inboxes share: a host, and requests of a client with their answers in readable form. */
 import blocking from '../../modules/blocking/index.ts'
-import carbons from '../../modules/carbons.ts'
+import carbons from '../../modules/carbons/index.ts'
 import disco from '../../modules/disco.ts'
 import inboxModule from '../../modules/inbox/index.ts'
 import mam from '../../modules/mam/index.ts'

@@ -1,6 +1,7 @@
 /** Scenery for tests of stream management (XEP-0198): two clients, what surrounds them, and streams that come back. */
 import type { Element as LtxElement } from 'ltx'
 import sm from '../../modules/stream-management/index.ts'
+import type { AnyModule } from '../../server/loader.ts'
 import { defineModule } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { parseJid } from '../../server/xmpp/jid.ts'
@@ -93,11 +94,16 @@ export interface Stage extends AsyncDisposable {
   readonly juliet: TestClient
   readonly id: string
 }
-/** Sets it up. */
-export async function stage(config: object = {}, enable = ENABLE, opts: StreamOptions = {}): Promise<Stage> {
+/** Sets it up, with further `modules`. */
+export async function stage(
+  config: object = {},
+  enable = ENABLE,
+  opts: StreamOptions = {},
+  modules: readonly AnyModule[] = [],
+): Promise<Stage> {
   const around = world()
   const host = await testHost({
-    modules: [sm, around.module],
+    modules: [sm, around.module, ...modules],
     accounts: ['romeo', 'juliet'],
     config: { 'stream-management': config },
   })

@@ -1,5 +1,5 @@
 /** Scenery for tests of push notifications (XEP-0357): a host, an app server that is a client of it, devices. */
-import carbons from '../../modules/carbons.ts'
+import carbons from '../../modules/carbons/index.ts'
 import csi from '../../modules/csi.ts'
 import disco from '../../modules/disco.ts'
 import mam from '../../modules/mam/index.ts'

@@ -1,7 +1,7 @@
 /** XEP-0280 §2, §7, §8: whoever writes to whom, each device that wants copies sees each message once, in the order of all others. */
 import { expect } from 'chai'
 import fc from 'fast-check'
-import carbons from '../../modules/carbons.ts'
+import carbons from '../../modules/carbons/index.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { type TestClient, testHost } from '../helpers/host.ts'

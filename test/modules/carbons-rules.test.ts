@@ -1,7 +1,7 @@
 /** XEP-0280: which messages are copied, and which must not be. */
 import { expect } from 'chai'
 import blocking from '../../modules/blocking/index.ts'
-import carbons from '../../modules/carbons.ts'
+import carbons from '../../modules/carbons/index.ts'
 import { defineModule } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'

@@ -1,5 +1,6 @@
 /** XEP-0198 §4, §7: sessions without a stream, and what becomes of what their clients did not confirm. */
 import { expect } from 'chai'
+import carbons from '../../modules/carbons/index.ts'
 import ping from '../../modules/ping.ts'
 import presence from '../../modules/presence/index.ts'
 import roster from '../../modules/roster/index.ts'
@@ -85,14 +86,13 @@ describe('stream management: sessions without a stream, XEP-0198 §4, §7', () =
   })
 
   it('a device with carbons has its copy, a copy does not go on', async () => {
-    await using s = await stage()
+    await using s = await stage({}, ENABLE, {}, [carbons])
     const other = await s.host.client('romeo@example.org/phone')
-    other.session.setFlag('carbons', true)
+    for (const session of [s.romeo.session, other.session]) session.setFlag('carbons', true)
     other.session.setPresence(el('presence', 'jabber:client'))
     await s.romeo.drop()
-    const copy = el('message', 'jabber:client', { from: 'romeo@example.org', to: ROMEO, type: 'chat' })
-    s.romeo.session.send(copy.append(el('received', 'urn:xmpp:carbons:2')))
-    await s.juliet.send(message('1'))
+    await s.juliet.send(message('0', 'romeo@example.org/phone') + message('1'))
+    expect(other.take()).to.have.length(2)
     const hidden = `<message to='${ROMEO}' id='2' type='chat'><body>2</body><private xmlns='urn:xmpp:carbons:2'/></message>`
     await s.juliet.send(hidden)
     await s.host.clock.advance(601_000)
@@ -119,12 +119,13 @@ describe('stream management: sessions without a stream, XEP-0198 §4, §7', () =
     ['what must not be copied', " type='chat'", "<body>b</body><no-copy xmlns='urn:xmpp:hints'/>", true],
   ] as const)
     it(`XEP-0280 §6.1: ${what}: a device with carbons ${goesOn ? 'gets it now' : 'has it already'}`, async () => {
-      await using s = await stage()
+      await using s = await stage({}, ENABLE, {}, [carbons])
       const other = await s.host.client('romeo@example.org/phone')
       other.session.setFlag('carbons', true)
       other.session.setPresence(el('presence', 'jabber:client'))
       await s.romeo.drop()
       await s.juliet.send(`<message to='${ROMEO}' id='1'${attrs}>${inner}</message>`)
+      expect(other.take().length, 'copies').to.equal(goesOn ? 0 : 1)
       await s.host.clock.advance(601_000)
       const got = [...other.take(), ...s.world.kept].map((e) => e.attr('id'))
       expect(got).to.deep.equal(goesOn ? ['1'] : [])

@@ -1,7 +1,7 @@
 /** XEP-0198 §4, §5 with XEP-0280: devices that come, go and come back; no message is lost, and no device gets one twice. */
 import { expect } from 'chai'
 import fc from 'fast-check'
-import carbons from '../../modules/carbons.ts'
+import carbons from '../../modules/carbons/index.ts'
 import sm from '../../modules/stream-management/index.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'

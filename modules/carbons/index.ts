@@ -10,38 +10,21 @@ import {
   type Iq,
   type Session,
   type StanzaEvent,
-} from '../server/module.ts'
-import { Element, el } from '../server/xmpp/element.ts'
-import { StanzaError } from '../server/xmpp/errors.ts'
-import type { JID } from '../server/xmpp/jid.ts'
-import { NS } from '../server/xmpp/ns.ts'
-import { stanzaIdBy } from '../server/xmpp/stanza.ts'
+} from '../../server/module.ts'
+import { type Element, el } from '../../server/xmpp/element.ts'
+import { StanzaError } from '../../server/xmpp/errors.ts'
+import { type JID, tryJid } from '../../server/xmpp/jid.ts'
+import { NS } from '../../server/xmpp/ns.ts'
+import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
+import { Remembered } from './remembered.ts'
+import { type Rooms, roomsAfter } from './rooms.ts'
+import { CARBONS, copyFor, copyIn, isFromOccupant, isInstantMessage } from './rules.ts'
+import type { CarbonsService, Copy } from './service.ts'
 
-const CARBONS = 'urn:xmpp:carbons:2'
 const RULES = 'urn:xmpp:carbons:rules:0'
-const FORWARD = 'urn:xmpp:forward:0'
-const HINTS = 'urn:xmpp:hints'
-const MUC = 'http://jabber.org/protocol/muc'
-const MUC_USER = 'http://jabber.org/protocol/muc#user'
-const INVITATION = 'jabber:x:conference'
 const FLAG = 'carbons'
 /** Since when, milliseconds since 1970. */
 const SINCE = 'carbons-since'
-/** §6.1: payloads of instant messaging that make a message without body eligible. */
-const PAYLOADS: ReadonlySet<string> = new Set([
-  'urn:xmpp:receipts',
-  'http://jabber.org/protocol/chatstates',
-  'urn:xmpp:chat-markers:0',
-])
-/** Messages of an account whose errors would be copied; older ones are forgotten. */
-const MAX_REMEMBERED = 64
-/** Longer ids are not remembered, UTF-16 units. */
-const MAX_ID = 128
-/** Rooms of a session that are known; of more the oldest are forgotten. */
-const MAX_ROOMS = 500
-
-/** The rooms a session has joined, as bare address to its nick there. */
-type Rooms = Map<string, string>
 
 export default defineModule({
   name: 'carbons',
@@ -84,7 +67,7 @@ export default defineModule({
     })
     // Errors that this server makes do not arrive at the account: they go straight back to the session that caused them.
     ctx.hook('client:out', { phase: 'copy', kinds: ['message'] }, (e) => {
-      if (e.stanza.attr('type') !== 'error' || e.session === undefined || isCopy(e.stanza, e.session.jid))
+      if (e.stanza.attr('type') !== 'error' || e.session === undefined || copyIn(e.stanza, e.session.jid))
         return
       const { from, session, stanza } = e
       const joined = rooms.get(session)?.get(from.bare.toString())
@@ -96,17 +79,29 @@ export default defineModule({
     })
     // A copy is for one session. When that is gone, nobody else gets it, and nobody is told (§10.3).
     ctx.hook('client:out', { phase: 'guard', kinds: ['message'] }, (e) => {
-      if (e.session === undefined || e.to.equals(e.session.jid) || !isCopy(e.stanza, e.session.jid))
-        return undefined
+      if (e.session === undefined || e.to.equals(e.session.jid)) return undefined
+      if (copyIn(e.stanza, e.session.jid) === undefined) return undefined
       return { stop: 'a carbon copy for another session' }
     })
     ctx.hook('account:offline', { phase: 'guard', kinds: ['message'] }, (e) =>
-      isCopy(e.stanza, e.to) ? { stop: 'a carbon copy for a session that is gone' } : undefined,
+      copyIn(e.stanza, e.to) ? { stop: 'a carbon copy for a session that is gone' } : undefined,
     )
     ctx.hook('session:closed', { phase: 'observe' }, ({ session }) => {
       const { local } = session.jid
       if (ctx.sessions.of(local).every((other) => other === session)) eligibleOnes.forget(local)
     })
+
+    const service: CarbonsService = {
+      since: (session) => (session.flag(FLAG) === true ? Number(session.flag(SINCE) ?? 0) : undefined),
+      copyIn,
+      isCopied(message, session) {
+        const from = tryJid(message.attr('from') ?? '') ?? session.jid.bare
+        const to = tryJid(message.attr('to') ?? '') ?? session.jid.bare
+        const joined = rooms.get(session)?.has(from.bare.toString()) === true
+        return isInstantMessage(message) && !isFromOccupant(message, from, to, joined)
+      },
+    }
+    ctx.provide('carbons', service)
 
     function sharesNick(session: Bound, occupant: JID, nick: string): boolean {
       // §6.1, note: only these could answer to a private message within a room
@@ -143,7 +138,7 @@ export default defineModule({
       const takers = ctx.sessions.takers(e.to, type)
       if (type === 'error' && takers.length > 0) return // copied when it is delivered, see client:out
       const occupant = takers.some((taker) => rooms.get(taker)?.has(e.from.bare.toString()) === true)
-      if (isFromOccupant(e, occupant) || !isEligible(e, e.to.local, e.from)) return
+      if (isFromOccupant(e.stanza, e.from, e.to, occupant) || !isEligible(e, e.to.local, e.from)) return
       if (type !== 'error') eligibleOnes.add(e.to.local, e.stanza, e.from)
       for (const session of all) if (!takers.includes(session)) copy(session, 'received', e.stanza)
     }
@@ -155,15 +150,8 @@ export default defineModule({
       return !from.bare.equals(to.bare) && eligibleOnes.has(local, stanza, peer)
     }
 
-    /** §7, §8: from the account itself, to the full address of the session. */
-    function copy(session: Bound, name: 'sent' | 'received', stanza: Element): void {
-      const addresses = {
-        from: session.jid.bare.toString(),
-        to: session.jid.toString(),
-        type: stanza.attr('type'),
-      }
-      const wrapped = el(name, CARBONS, {}, el('forwarded', FORWARD, {}, stanza))
-      ctx.deliver(session, el('message', NS.CLIENT, addresses, wrapped))
+    function copy(session: Bound, direction: Copy['direction'], message: Element): void {
+      ctx.deliver(session, copyFor(session.jid, { direction, message }))
     }
   },
 })
@@ -192,91 +180,4 @@ function enabling(ctx: Ctx): void {
       if (request.name === 'enable') turn(s, true)
     },
   })
-}
-
-/** §6.1: all but what is said of errors and of private messages within rooms. */
-function isInstantMessage(stanza: Element): boolean {
-  const type = stanza.attr('type')
-  if (type === 'groupchat') return false
-  let eligible = type === 'chat'
-  let body = false
-  for (const child of stanza.children) {
-    if (typeof child === 'string') continue
-    const { ns, name } = child
-    if (ns === CARBONS && name === 'private') return false // §9
-    if (ns === HINTS && name === 'no-copy') return false // XEP-0334 §4.3
-    if (ns === stanza.ns && name === 'body') body = true
-    else if (PAYLOADS.has(ns) || (ns === INVITATION && name === 'x') || isInvitation(child)) eligible = true
-  }
-  return eligible || (body && type !== 'headline') // RFC 6121 §5.2.2: what is unknown is "normal"
-}
-
-/** XEP-0045 7.8.2: an invitation by way of the room, or the answer to one. */
-function isInvitation(child: Element): boolean {
-  if (!child.is('x', MUC_USER)) return false
-  return child.getChild('invite') !== undefined || child.getChild('decline') !== undefined
-}
-
-/** §6.1: a private message of an occupant of a room, which the room sends to each device that has joined. */
-function isFromOccupant({ stanza, from, to }: StanzaEvent, joined: boolean): boolean {
-  if (from.resource === '' || to.resource === '') return false
-  const marks = stanza.getChildren('x', MUC_USER)
-  return (
-    (joined || marks.length > 0) &&
-    !marks.some(isInvitation) &&
-    stanza.getChild('x', INVITATION) === undefined
-  )
-}
-
-/** A copy as this module makes it for a session of the account. */
-function isCopy(stanza: Element, account: JID): boolean {
-  if (stanza.attr('from') !== account.bare.toString()) return false
-  return stanza.elements.some(
-    (child) => child.ns === CARBONS && (child.name === 'received' || child.name === 'sent'),
-  )
-}
-
-/** XEP-0045 7.2 and 7.14: presence to an occupant's address joins the room, or leaves it. */
-function roomsAfter(before: Rooms | undefined, presence: Element, to: JID): Rooms | undefined {
-  const room = to.bare.toString()
-  const type = presence.attr('type')
-  if (type === 'unavailable') before?.delete(room)
-  if (type !== undefined) return before
-  // without the mark it may be a new nick, or presence for some contact's device
-  if (presence.getChild('x', MUC) === undefined && before?.has(room) !== true) return before
-  const rooms = before ?? new Map<string, string>()
-  rooms.delete(room)
-  const [oldest] = rooms.keys()
-  if (oldest !== undefined && rooms.size >= MAX_ROOMS) rooms.delete(oldest)
-  return rooms.set(room, to.resource)
-}
-
-/** The newest eligible messages of accounts that are online, so that errors in answer to them are known. */
-class Remembered {
-  readonly #byAccount = new Map<string, Set<string>>()
-
-  /** `peer`: the other side. */
-  add(local: string, stanza: Element, peer: JID): void {
-    const key = keyOf(stanza, peer)
-    if (key === undefined) return
-    let keys = this.#byAccount.get(local)
-    if (keys === undefined) this.#byAccount.set(local, (keys = new Set()))
-    const [oldest] = keys
-    if (oldest !== undefined && keys.size >= MAX_REMEMBERED) keys.delete(oldest)
-    keys.add(key)
-  }
-  /** RFC 6120 §8.3.1: an error has the id of what it answers. */
-  has(local: string, error: Element, peer: JID): boolean {
-    const keys = this.#byAccount.get(local)
-    const key = keys === undefined ? undefined : keyOf(error, peer)
-    return key !== undefined && keys?.has(key) === true
-  }
-  forget(local: string): void {
-    this.#byAccount.delete(local)
-  }
-}
-
-function keyOf(stanza: Element, peer: JID): string | undefined {
-  const id = stanza.attr('id') ?? ''
-  return id.length > MAX_ID ? undefined : `${id}\0${peer.bare.toString()}`
 }

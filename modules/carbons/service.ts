@@ -1,0 +1,29 @@
+/** What other modules may ask of copies. */
+import type { Bound } from '../../server/module.ts'
+import type { Element } from '../../server/xmpp/element.ts'
+import type { JID } from '../../server/xmpp/jid.ts'
+
+/** What stands in a copy (XEP-0280 §7, §8): a message that the account has sent, or received. */
+export interface Copy {
+  readonly direction: 'sent' | 'received'
+  readonly message: Element
+}
+
+/** `ctx.use('carbons')`. */
+export interface CarbonsService {
+  /** Since when a session gets copies, milliseconds since 1970; undefined: it gets none. */
+  since(session: Bound): number | undefined
+  /** What stands in a copy for a session of `account`; undefined: the stanza is none. */
+  copyIn(stanza: Element, account: JID): Copy | undefined
+  /**
+   * Whether a message that came to `session`, which may be over, was one to copy to the other devices (XEP-0280 §6.1). Not for errors, which
+   * count by what they answer.
+   */
+  isCopied(message: Element, session: Bound): boolean
+}
+
+declare module '../../server/module.ts' {
+  interface Services {
+    carbons: CarbonsService
+  }
+}
