@@ -219,20 +219,21 @@ export default defineModule({
       ids: archives.ids,
       jid: account.bare,
     })
-    const reads = ({ session, to }: Iq): Source => {
-      session?.setFlag(READS_ARCHIVE, true)
-      return sourceOf(to)
-    }
     /** Reads an archive when it holds nothing that is in doubt. */
     function settled<T>(local: string, read: () => T | Promise<T>): T | Promise<T> {
       return archives.doubts.settle(local)?.then(read) ?? read()
     }
+    /** The same for a client, which gets nothing by itself from the moment it asks, however long the answer takes. */
+    function reads<T>({ session, to }: Iq, read: (source: Source) => T | Promise<T>): T | Promise<T> {
+      session?.setFlag(READS_ARCHIVE, true)
+      return settled(to.local, () => read(sourceOf(to)))
+    }
     // §8.1: an archive is its owner's; others get forbidden, by the target
     ctx.iq('self', 'set', NS_MAM, 'query', (iq) =>
-      settled(iq.to.local, () => answerQuery(ctx, iq, reads(iq), options, searches)),
+      reads(iq, (source) => answerQuery(ctx, iq, source, options, searches)),
     )
     ctx.iq('self', 'get', NS_MAM, 'query', () => QUERY_FORM)
-    ctx.iq('self', 'get', NS_MAM, 'metadata', (iq) => settled(iq.to.local, () => metadataOf(reads(iq))))
+    ctx.iq('self', 'get', NS_MAM, 'metadata', (iq) => reads(iq, metadataOf))
     ctx.iq('self', 'get', NS_MAM, 'prefs', (iq) => prefs.read(iq))
     ctx.iq('self', 'set', NS_MAM, 'prefs', (iq) => prefs.change(iq))
     // §7; "groupchat-field" says that the field is understood

@@ -130,6 +130,23 @@ describe('module mam: the store has what it said it had not', () => {
     expect(copies(phone!)).to.deep.equal(['two', 'one'])
   })
 
+  it('whoever asks for its archive in vain is not sent what is there either', async () => {
+    const { store, unsure, failing } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules: [...modules, offline], ...quiet })
+    const [juliet] = await online(h, 'juliet@example.org/balcony')
+    await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    unsure.add('romeo')
+    await juliet!.send(chat('romeo@example.org', 'two', origin('o2')))
+    unsure.clear()
+    failing.add('romeo')
+    const romeo = await h.client('romeo@example.org/orchard')
+    const [error] = await romeo.send("<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'/></iq>")
+    expect(error?.attr('type')).to.equal('error')
+    failing.clear()
+    expect((await romeo.send('<presence/>')).map((e) => e.name)).to.deep.equal(['presence'])
+    expect((await query(romeo)).bodies).to.deep.equal(['one'])
+  })
+
   it('still unsure the second time: bounced again, and once in the end', async () => {
     const { store, unsure } = await controlledStore()
     await using h = await archiveHost({}, { store, modules, ...quiet })
