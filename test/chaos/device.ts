@@ -205,7 +205,8 @@ export class Device implements DeviceLog {
       this.#id = undefined // it said goodbye
       const sessions = this.sessions.length
       link.onClosed = () => {
-        if (this.sessions.length === sessions) this.#lingers = false
+        // When it is the end of the server that closes it, the goodbye may not have been read.
+        if (this.sessions.length === sessions && this.#world.ports() !== undefined) this.#lingers = false
       }
       link.close()
     }
