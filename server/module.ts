@@ -20,7 +20,7 @@ export type * from './module-peers.ts'
 export type * from './module-streams.ts'
 export type * from './module-tools.ts'
 export type * from './storage/contract.ts'
-export { UnknownEntry } from './storage/contract.ts'
+export { StoreUnavailable, UnknownEntry } from './storage/contract.ts'
 
 /** What the loader knows of a module before it runs: data for the load order, the XEP table and the config docs. */
 export interface ModuleDef<C> {

@@ -3,7 +3,7 @@
  * modules. Queries of clients are in query.ts and pages.ts.
  */
 import { createHash } from 'node:crypto'
-import type { Archive, Ctx, Entry } from '../../server/module.ts'
+import { type Archive, type Ctx, type Entry, StoreUnavailable } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
@@ -48,6 +48,9 @@ export class Archives {
   readonly #resendMs: number
   /** Appends that failed. */
   readonly doubts: Doubts
+  /** Appends that have no answer yet, for each owner by key or number. */
+  readonly #underWay = new Map<string, Map<string | number, Promise<unknown>>>()
+  #count = 0
   /** Owners of archives in which something is being put anew, and when the next append may begin; never rejects. */
   readonly #lines = new Map<string, Promise<void>>()
 
@@ -75,14 +78,17 @@ export class Archives {
     finding: Finding,
     then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
   ): Promise<T> {
-    const line = this.#lines.size === 0 ? undefined : this.#lines.get(local)
+    const dedupe = this.#dedupe(way, peer, finding)
+    const line = (this.#lines.size === 0 ? undefined : this.#lines.get(local)) ?? this.#same(local, dedupe)
     if (line === undefined) {
-      const { done, hold } = this.#begin(local, way, peer, stanza, finding, then)
+      const { done, hold } = this.#begin(local, peer, stanza, dedupe, then)
       if (hold !== undefined) this.#stand(local, hold)
       return done
     }
     // In line behind all that came before, whether it waits or has begun.
-    const begun = line.then(() => this.#begin(local, way, peer, stanza, finding, then))
+    const begun = line
+      .then(() => this.#same(local, dedupe))
+      .then(() => this.#begin(local, peer, stanza, dedupe, then))
     this.#stand(
       local,
       begun.then(
@@ -91,6 +97,30 @@ export class Archives {
       ),
     )
     return begun.then(({ done }) => done)
+  }
+
+  /** What all attempts to send a message have in common; undefined: nothing by which it could be known again. */
+  #dedupe(way: 'in' | 'out', peer: JID, { originId, occupant }: Finding): string | undefined {
+    if (originId === undefined || originId === '') return undefined
+    // Rooms: all occupants have the bare address in common.
+    return keyOf(way, (occupant ? peer : peer.bare).toString(), originId)
+  }
+
+  /** Settles when the attempt under way has its answer: until then nobody knows which of the two is the first. Never rejects. */
+  #same(local: string, dedupe: string | undefined): Promise<void> | undefined {
+    if (dedupe === undefined) return undefined
+    const over = (): void => undefined
+    return this.#underWay.get(local)?.get(dedupe)?.then(over, over)
+  }
+
+  /**
+   * Resolves when the archive has nothing that no device will be shown: what is under way has its answer, what failed is taken out. Undefined: it
+   * has nothing like that. Rejects when the store fails.
+   */
+  settled(local: string): Promise<void> | undefined {
+    const underWay = this.#underWay.get(local)
+    if (underWay === undefined) return this.doubts.settle(local)
+    return Promise.allSettled(underWay.values()).then(() => this.doubts.settle(local))
   }
 
   #stand(local: string, next: Promise<void>): void {
@@ -102,22 +132,18 @@ export class Archives {
 
   #begin<T>(
     local: string,
-    way: 'in' | 'out',
     peer: JID,
     stanza: Element,
-    finding: Finding,
+    dedupe: string | undefined,
     then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
   ): Begun<T> {
-    const { originId, occupant } = finding
     const entry = {
       at: new Date(this.#ctx.now()),
       with: peer.bare.toString(),
       doc: { xml: stanza.toString() },
     }
-    if (originId === undefined || originId === '')
+    if (dedupe === undefined)
       return { done: this.#put(local, entry, ({ id }) => then(this.ids.encode(local, id), false)) }
-    // Rooms: all occupants have the bare address in common.
-    const dedupe = keyOf(way, occupant ? peer.toString() : entry.with, originId)
     const keyed = { ...entry, dedupe }
     const done = this.#put(local, keyed, ({ id, duplicate }) => {
       if (!duplicate) {
@@ -135,10 +161,27 @@ export class Archives {
   }
 
   #put<T>(local: string, entry: NewEntry, then: (stored: Appended) => T | Promise<T>): Promise<T> {
-    return this.archive.append(local, entry).then(then, (error: unknown) => {
-      this.doubts.add(local, entry)
-      throw error
-    })
+    const appending = this.archive.append(local, entry)
+    const key = entry.dedupe ?? this.#count++
+    let own = this.#underWay.get(local)
+    if (own === undefined) this.#underWay.set(local, (own = new Map<string | number, Promise<unknown>>()))
+    own.set(key, appending)
+    const underWay = own
+    const over = (): void => {
+      if (underWay.get(key) === appending) underWay.delete(key)
+      if (underWay.size === 0 && this.#underWay.get(local) === underWay) this.#underWay.delete(local)
+    }
+    return appending.then(
+      (stored) => {
+        over()
+        return then(stored)
+      },
+      (error: unknown) => {
+        over()
+        this.doubts.add(local, entry, error instanceof StoreUnavailable)
+        throw error
+      },
+    )
   }
 
   /**
@@ -183,7 +226,7 @@ export class Archives {
 
   /** All messages of an account, oldest first; see ArchiveService. */
   async *messages(local: string, after?: string): AsyncIterable<ArchivedMessage> {
-    await this.doubts.settle(local)
+    await this.settled(local)
     let from = after === undefined ? undefined : this.ids.decode(local, after)
     if (after !== undefined && from === undefined) throw new StanzaError('item-not-found')
     for (;;) {

@@ -14,17 +14,29 @@ export interface NewEntry {
   readonly dedupe?: string
 }
 
+/** What did not succeed. */
+interface Doubt {
+  /** The first attempt. */
+  readonly entry: NewEntry
+  /** All of them, while they are few: each has its time, and perhaps other delays within. */
+  readonly attempts: NewEntry[]
+  /** The store has not answered one of them, and may do even later what it was asked. */
+  unanswered: boolean
+}
+
 /** Entries that are remembered, and their XML, UTF-16 units; beyond that the oldest are forgotten. */
 const MAX_ENTRIES = 2000
 const MAX_SIZE = 16 * 1024 * 1024
-/** Entries of one moment that are looked at. */
-const MAX_SAME = 100
+/** Entries of one moment that are looked at together. */
+const SAME = 100
+/** Attempts that are looked for one by one. */
+const MAX_ATTEMPTS = 8
 
 /** The doubts of all archives of a host. */
 export class Doubts {
   readonly #archive: Archive<Stored>
   readonly #removed: (local: string) => unknown
-  readonly #byOwner = new Map<string, Map<string, NewEntry>>()
+  readonly #byOwner = new Map<string, Map<string, Doubt>>()
   readonly #settling = new Map<string, Promise<void>>()
   #count = 0
   #size = 0
@@ -40,14 +52,20 @@ export class Doubts {
     return this.#count > 0
   }
 
-  /** An append failed. Of attempts with the same key the first counts. */
-  add(local: string, entry: NewEntry): void {
+  /** An append failed; `unanswered`: not that the store has said so. */
+  add(local: string, entry: NewEntry, unanswered: boolean): void {
     let own = this.#byOwner.get(local)
-    if (own === undefined) this.#byOwner.set(local, (own = new Map<string, NewEntry>()))
+    if (own === undefined) this.#byOwner.set(local, (own = new Map<string, Doubt>()))
     const name = nameOf(entry)
-    if (own.has(name)) return
-    own.set(name, entry)
-    this.#count++
+    const known = own.get(name)
+    if (known === undefined) {
+      own.set(name, { entry, attempts: [entry], unanswered })
+      this.#count++
+    } else {
+      known.unanswered ||= unanswered
+      if (known.attempts.length === MAX_ATTEMPTS) return void (known.unanswered = true)
+      known.attempts.push(entry)
+    }
     this.#size += entry.doc.xml.length
     while (this.#count > MAX_ENTRIES || this.#size > MAX_SIZE) this.#forgetOldest()
   }
@@ -65,15 +83,23 @@ export class Doubts {
     own.delete(name)
     if (own.size === 0) this.#byOwner.delete(local)
     this.#count--
-    this.#size -= known.doc.xml.length
+    for (const { doc } of known.attempts) this.#size -= doc.xml.length
   }
 
   #forgetOldest(): void {
     for (const [local, own] of this.#byOwner)
-      for (const entry of own.values()) {
+      for (const { entry } of own.values()) {
         this.forget(local, entry)
         return
       }
+  }
+
+  /** The same for all archives. */
+  async settleAll(): Promise<void> {
+    const failed: unknown[] = []
+    for (const local of this.#byOwner.keys())
+      await this.settle(local)?.catch((error: unknown) => void failed.push(error))
+    if (failed.length > 0) throw new AggregateError(failed)
   }
 
   /** Takes what should not be there out of an archive. Undefined: there is nothing in doubt. Rejects when the store fails again. */
@@ -93,12 +119,26 @@ export class Doubts {
 
   async #settle(local: string): Promise<void> {
     let removed = 0
-    for (const entry of this.#byOwner.get(local)?.values() ?? []) {
-      const id = entry.dedupe === undefined ? await this.#find(local, entry) : await this.#again(local, entry)
-      if (id !== undefined) removed += await this.#archive.remove(local, { ids: [id] })
-      this.forget(local, entry)
+    for (const [name, doubt] of this.#byOwner.get(local) ?? []) {
+      for (let seen = 0; doubt.attempts.length > seen; ) {
+        seen = doubt.attempts.length // there may be another one meanwhile
+        const id = await this.#stored(local, doubt)
+        // A later attempt may have succeeded, and been shown.
+        if (this.#byOwner.get(local)?.get(name) !== doubt) break
+        if (id !== undefined) removed += await this.#archive.remove(local, { ids: [id] })
+      }
+      if (this.#byOwner.get(local)?.get(name) === doubt) this.forget(local, doubt.entry)
     }
     if (removed > 0) await this.#removed(local)
+  }
+
+  /** The id of what is there. */
+  async #stored(local: string, { entry, attempts, unanswered }: Doubt): Promise<string | undefined> {
+    for (const attempt of attempts) {
+      const id = await this.#find(local, attempt)
+      if (id !== undefined) return id
+    }
+    return unanswered && entry.dedupe !== undefined ? await this.#again(local, entry) : undefined
   }
 
   /** Appends once more, behind the attempt that failed: then it is there, and its id is known. Undefined: an older one has that key. */
@@ -109,10 +149,15 @@ export class Doubts {
     return stored !== undefined && stored.at < entry.at ? undefined : id
   }
 
-  /** An entry without a key is known by its time and text. */
+  /** Known by its time and text. */
   async #find(local: string, { at, with: peer, doc }: NewEntry): Promise<string | undefined> {
-    const query = { with: peer, start: at, end: at, from: 'first', limit: MAX_SAME } as const
-    return (await this.#archive.page(local, query)).entries.find(({ doc: { xml } }) => xml === doc.xml)?.id
+    for (let after: string | undefined; ; ) {
+      const query = { with: peer, start: at, end: at, from: 'first', limit: SAME } as const
+      const page = await this.#archive.page(local, after === undefined ? query : { ...query, after })
+      const found = page.entries.find(({ doc: { xml } }) => xml === doc.xml)
+      after = page.entries.at(-1)?.id
+      if (found !== undefined || page.complete || after === undefined) return found?.id
+    }
   }
 }
 

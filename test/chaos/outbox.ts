@@ -28,8 +28,8 @@ export class Outbox {
   #sinceAsked = 0
   /** Messages that this server refused. */
   readonly #shaky = new Set<Message>()
-  /** Messages that came back and wait. */
-  #waiting = 0
+  /** Messages that came back and wait to be sent again. */
+  readonly #waiting = new Set<Message>()
   readonly #own = new Map<number, { readonly message: Message; readonly xml: string }>()
 
   constructor(world: World, name: string, write: (xml: string) => boolean) {
@@ -43,7 +43,7 @@ export class Outbox {
   }
   /** Messages are to be acknowledged, or to be sent again. */
   get messagesOpen(): boolean {
-    return this.#waiting > 0 || this.#unconfirmed.some(({ message }) => message !== undefined)
+    return this.#waiting.size > 0 || this.#unconfirmed.some(({ message }) => message !== undefined)
   }
   get newest(): string | undefined {
     return this.#unconfirmed.at(-1)?.xml
@@ -80,8 +80,10 @@ export class Outbox {
       this.#world.note(
         `wrong h: ${this.#name} was told ${h}, had ${this.#confirmed} and ${this.#unconfirmed.length} more`,
       )
-    for (const { message } of this.#unconfirmed.splice(0, count))
-      if (message !== undefined) message.open = false
+    const handled = this.#unconfirmed.splice(0, count)
+    const open = new Set([...this.#waiting, ...this.#unconfirmed.map(({ message }) => message)])
+    // What came back meanwhile is on its way again.
+    for (const { message } of handled) if (message !== undefined) message.open = open.has(message)
     this.#confirmed = h
   }
 
@@ -150,9 +152,9 @@ export class Outbox {
       this.#shake(message)
       return this.#giveUp(message)
     }
-    this.#waiting++
+    this.#waiting.add(message)
     setTimeout(() => {
-      this.#waiting--
+      this.#waiting.delete(message)
       message.open = true
       this.#push(xml, message)
     }, AGAIN_MS)

@@ -6,7 +6,7 @@ import retract from '../../modules/retract.ts'
 import roster from '../../modules/roster/index.ts'
 import stanzaIdModule from '../../modules/stanza-id.ts'
 import disco from '../../modules/disco.ts'
-import type { Archive, Doc, Store } from '../../server/storage/contract.ts'
+import { type Archive, type Doc, type Store, StoreUnavailable } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { NS } from '../../server/xmpp/ns.ts'
@@ -148,17 +148,27 @@ export async function controlledStore(): Promise<{
   readonly store: Store
   /** Appends of an owner wait for this. */
   readonly gates: Map<string, Promise<void>>
-  /** Appends of these owners fail. */
+  /** What is written and read of these owners fails. */
   readonly failing: Set<string>
   /** Appends of these owners take effect, and fail nevertheless. */
   readonly unsure: Set<string>
+  /** Appends of these owners are given up, and have no effect. */
+  readonly silent: Set<string>
+  /** Removals of these owners fail. */
+  readonly stuck: Set<string>
 }> {
   const inner = await openMemory()
-  const [gates, failing, unsure] = [new Map<string, Promise<void>>(), new Set<string>(), new Set<string>()]
+  const gates = new Map<string, Promise<void>>()
+  const [failing, unsure, stuck] = [new Set<string>(), new Set<string>(), new Set<string>()]
+  const silent = new Set<string>()
+  const fine = (...failures: readonly boolean[]): void => {
+    if (failures.includes(true)) throw new Error('disk full')
+  }
   const wrap = <T extends Doc>(archive: Archive<T>): Archive<T> => ({
     ...archive,
     append: async (owner, entry) => {
       const gate = gates.get(owner)
+      if (silent.has(owner)) throw new StoreUnavailable('no answer')
       // What it writes is decided in the order of the calls, when it is there is another matter.
       const written = failing.has(owner)
         ? Promise.reject(new Error('disk full'))
@@ -170,9 +180,15 @@ export async function controlledStore(): Promise<{
       if (fails) throw new Error('connection lost')
       return appended
     },
-    page: (owner, q) => archive.page(owner, q),
+    page: async (owner, q) => {
+      fine(failing.has(owner))
+      return await archive.page(owner, q)
+    },
     replace: (owner, id, doc) => archive.replace(owner, id, doc),
-    remove: (owner, q) => archive.remove(owner, q),
+    remove: async (owner, q) => {
+      fine(failing.has(owner), stuck.has(owner))
+      return await archive.remove(owner, q)
+    },
     owners: () => archive.owners(),
   })
   const store: Store = {
@@ -185,5 +201,5 @@ export async function controlledStore(): Promise<{
     healthy: () => inner.healthy(),
     close: () => inner.close(),
   }
-  return { store, gates, failing, unsure }
+  return { store, gates, failing, unsure, silent, stuck }
 }

@@ -147,6 +147,98 @@ describe('module mam: the store has what it said it had not', () => {
     expect((await query(romeo)).bodies).to.deep.equal(['one'])
   })
 
+  it('sent again while the first attempt has no answer: delivered, when that fails', async () => {
+    const { store, gates, unsure } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, phone, romeo] = await online(h, ...THREE)
+    const { promise: gate, resolve: open } = Promise.withResolvers<void>()
+    unsure.add('romeo')
+    gates.set('romeo', gate)
+    const first = juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    await h.settle()
+    gates.clear()
+    unsure.clear()
+    const again = phone!.send(
+      chat('romeo@example.org', 'one', origin('o1')) + chat('romeo@example.org', 'two', origin('o2')),
+    )
+    await h.settle()
+    open()
+    await Promise.all([first, again])
+    await h.settle()
+    expect(bodies(romeo!)).to.deep.equal(['one', 'two'])
+    expect(await archived(romeo!)).to.deep.equal(['one', 'two'])
+  })
+
+  it('what has no answer yet is not read', async () => {
+    const { store, gates, unsure } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    const { promise: gate, resolve: open } = Promise.withResolvers<void>()
+    unsure.add('romeo')
+    gates.set('romeo', gate)
+    const sent = juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    await h.settle()
+    gates.clear()
+    const asked = romeo!.send("<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'/></iq>")
+    await h.settle()
+    open()
+    await sent
+    await h.settle()
+    expect([...(await asked), ...romeo!.take()].map((e) => e.name)).to.deep.equal(['iq'])
+  })
+
+  it('an attempt that succeeds while the archive is put right stays', async () => {
+    const { store, silent } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    for (let ticks = 0; ticks < 60; ticks++) {
+      const text = chat('romeo@example.org', `${ticks}`, origin(`o${ticks}`))
+      silent.add('romeo')
+      await juliet!.send(text)
+      silent.clear()
+      const again = juliet!.send(text)
+      for (let i = 0; i < ticks; i++) await Promise.resolve()
+      await Promise.all([again, h.service('archive').messages('romeo')[Symbol.asyncIterator]().next()])
+    }
+    await h.settle()
+    const live = bodies(romeo!)
+    expect(live).to.have.length(60)
+    expect(await archived(romeo!)).to.deep.equal(live)
+  })
+
+  it('what was not stored is not put there to find out, and the next process takes it as new', async () => {
+    const { store, failing, stuck } = await controlledStore()
+    {
+      await using h = await archiveHost({}, { store, modules, ...quiet })
+      const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+      failing.add('romeo')
+      stuck.add('romeo')
+      await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+      failing.clear()
+      expect(await archived(romeo!)).to.deep.equal([])
+    }
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    expect(bodies(romeo!)).to.deep.equal(['one'])
+  })
+
+  it('what failed is taken out when the server ends, so that the next process takes it as new', async () => {
+    const { store, unsure } = await controlledStore()
+    {
+      await using h = await archiveHost({}, { store, modules, ...quiet })
+      const [juliet] = await online(h, 'juliet@example.org/balcony')
+      unsure.add('romeo')
+      await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+      unsure.clear()
+    }
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    expect(await archived(romeo!)).to.deep.equal([])
+    await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    expect(bodies(romeo!)).to.deep.equal(['one'])
+  })
+
   it('still unsure the second time: bounced again, and once in the end', async () => {
     const { store, unsure } = await controlledStore()
     await using h = await archiveHost({}, { store, modules, ...quiet })
