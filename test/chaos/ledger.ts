@@ -251,9 +251,9 @@ export class Ledger {
     }
     state.everLive.add(at)
     session.live.add(at)
-    // What is stored for it comes when it is available; what a server was killed over, when it is sent again.
-    const message = this.#sent.get(n)
-    if (log.simple === true && (message?.direct === true || message?.resent === true)) return
+    // What is stored for it comes when it is available; what a server was killed over or could not store for it, when it is sent again.
+    const { direct, resent, again } = this.#sent.get(n) ?? {}
+    if (log.simple === true && (direct === true || resent === true || again === true)) return
     if (at < session.last) this.#fault('reordered', `${n} came to ${log.name} late`)
     if (arrival.covered) session.first ??= at
     session.last = Math.max(session.last, at)
