@@ -7,8 +7,7 @@ import { randomBytes } from 'node:crypto'
 import type { Store } from '../../server/storage/contract.ts'
 import { StoreUnavailable } from '../../server/storage/contract.ts'
 import { openMongodb } from '../../server/storage/mongodb.ts'
-import { startMongo, startTimeoutMs } from '../helpers/mongodb.ts'
-import type { MongoServer } from '../helpers/mongodb.ts'
+import { mongoOfSuite } from '../helpers/mongodb.ts'
 import { startTcpProxy } from '../helpers/tcp-proxy.ts'
 import type { TcpProxy } from '../helpers/tcp-proxy.ts'
 import { collect, failure, range, readAll } from './storage/kit.ts'
@@ -22,23 +21,13 @@ const slackMs = 1500
 
 describe('mongodb driver and failures', function () {
   this.timeout(60_000)
-  let server: MongoServer | undefined
+  const server = mongoOfSuite()
   let proxy: TcpProxy
   let store: Store
   let database = ''
-
-  before('start a database of our own', async function () {
-    this.timeout(startTimeoutMs)
-    const started = await startMongo({ own: true })
-    if ('skipped' in started) {
-      console.log(`      not run: ${started.skipped}`)
-      this.skip()
-    }
-    server = started
-  })
   beforeEach('open a store through a relay', async function () {
     database = `hermod-test-${randomBytes(6).toString('hex')}`
-    proxy = await startTcpProxy(Number(new URL(server!.url.replace('mongodb:', 'http:')).port))
+    proxy = await startTcpProxy(Number(new URL(server().url.replace('mongodb:', 'http:')).port))
     // The library looks for the server again half a second after it was cut off.
     const timeoutMs = this.currentTest!.title.includes(' is lost') ? 5000 : limitMs
     store = await openMongodb({ url: `mongodb://127.0.0.1:${proxy.port}/`, database, timeoutMs })
@@ -46,9 +35,6 @@ describe('mongodb driver and failures', function () {
   afterEach('close it', async () => {
     await store.close()
     await proxy[Symbol.asyncDispose]()
-  })
-  after('stop the database', async () => {
-    await server?.[Symbol.asyncDispose]()
   })
 
   /** Cuts the connection at the next command of this name: before it arrives, or instead of its answer. */
@@ -226,12 +212,12 @@ describe('mongodb driver and failures', function () {
     const archive = storage.archive<Numbered>('a')
     await docs.put('o', 'k', { n: 1 })
     await archive.append('o', { at, with: 'w', doc: { n: 1 } })
-    await server!.kill()
+    await server().kill()
     try {
       await allReject()
       expect(await store.healthy()).to.equal(false)
     } finally {
-      await server!.restart()
+      await server().restart()
     }
     expect(await docs.get('o', 'k')).to.deep.equal({ n: 1 })
     await archive.append('o', { at, with: 'w', doc: { n: 9 }, dedupe: 'late' })

@@ -4,8 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { StoreUnavailable } from '../../server/storage/contract.ts'
 import { openMongodb } from '../../server/storage/mongodb.ts'
-import { startMongo, startTimeoutMs } from '../helpers/mongodb.ts'
-import type { MongoServer } from '../helpers/mongodb.ts'
+import { mongoOfSuite } from '../helpers/mongodb.ts'
 import { range, readAll } from './storage/kit.ts'
 
 type Numbered = { readonly n: number }
@@ -14,24 +13,11 @@ const at = new Date(1_700_000_000_000)
 
 describe('mongodb driver and a database that is killed', function () {
   this.timeout(60_000)
-  let server: MongoServer | undefined
-
-  before('start a database of our own', async function () {
-    this.timeout(startTimeoutMs)
-    const started = await startMongo({ own: true })
-    if ('skipped' in started) {
-      console.log(`      not run: ${started.skipped}`)
-      this.skip()
-    }
-    server = started
-  })
-  after('stop the database', async () => {
-    await server?.[Symbol.asyncDispose]()
-  })
+  const server = mongoOfSuite()
 
   it('kill -9 and restart in the middle of writes: what was acknowledged is there exactly once', async () => {
     const database = `hermod-test-${randomBytes(6).toString('hex')}`
-    const store = await openMongodb({ url: server!.url, database })
+    const store = await openMongodb({ url: server().url, database })
     const storage = store.open('h', 'm')
     const docs = storage.docs<Numbered>('d')
     const archive = storage.archive<Numbered>('a')
@@ -96,8 +82,8 @@ describe('mongodb driver and a database that is killed', function () {
         }
       })
       progress = undefined
-      await server!.kill()
-      await server!.restart()
+      await server().kill()
+      await server().restart()
     }
     writing = false
     await Promise.all(writers)

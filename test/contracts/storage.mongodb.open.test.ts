@@ -11,8 +11,7 @@ import { inspect } from 'node:util'
 import { StoreUnavailable } from '../../server/storage/contract.ts'
 import { redact } from '../../server/storage/mongodb/connect.ts'
 import { openStore } from '../../server/storage/open.ts'
-import { dropDatabase, startMongo, startTimeoutMs } from '../helpers/mongodb.ts'
-import type { MongoServer } from '../helpers/mongodb.ts'
+import { dropDatabase, mongoOfSuite } from '../helpers/mongodb.ts'
 import { startTcpProxy } from '../helpers/tcp-proxy.ts'
 import { failure } from './storage/kit.ts'
 
@@ -31,30 +30,17 @@ async function refused(url: string, rest: { readonly database?: string } = {}) {
 }
 
 describe('opening a mongodb store', () => {
-  let server: MongoServer | undefined
+  const server = mongoOfSuite()
   let database = ''
-
-  before('start a database of our own', async function () {
-    this.timeout(startTimeoutMs)
-    const started = await startMongo({ own: true })
-    if ('skipped' in started) {
-      console.log(`      not run: ${started.skipped}`)
-      this.skip()
-    }
-    server = started
-  })
   beforeEach('name a database', () => {
     database = `hermod-test-${randomBytes(6).toString('hex')}`
   })
   afterEach('drop it', async () => {
-    await dropDatabase(server!.url, database)
-  })
-  after('stop the database', async () => {
-    await server?.[Symbol.asyncDispose]()
+    await dropDatabase(server().url, database)
   })
 
   it('openStore opens the driver that the configuration names', async () => {
-    const store = await openStore({ driver: 'mongodb', url: server!.url, database })
+    const store = await openStore({ driver: 'mongodb', url: server().url, database })
     expect(store.driver).to.equal('mongodb')
     expect(await store.healthy()).to.equal(true)
     await store.close()
@@ -81,11 +67,11 @@ describe('opening a mongodb store', () => {
   })
 
   it('the name of the database comes from the configuration, the address, or is hermod', async () => {
-    const url = `${server!.url}${database}?appName=x`
+    const url = `${server().url}${database}?appName=x`
     const named = await openStore({ driver: 'mongodb', url })
     await named.open('h', 'm').docs<{ v: number }>('d').put('o', 'k', { v: 1 })
     await named.close()
-    const client = new MongoClient(server!.url)
+    const client = new MongoClient(server().url)
     try {
       const found = await client.db(database).collection('docs.m.d').find().toArray()
       expect(found.map(({ _id }) => String(_id))).to.deep.equal(['h/o/k'])
@@ -150,7 +136,7 @@ describe('opening a mongodb store', () => {
   })
 
   it('wrong credentials: StoreUnavailable without them', async () => {
-    const { message } = await refused(server!.url.replace('://', `://juliet:${secret}@`), { database })
+    const { message } = await refused(server().url.replace('://', `://juliet:${secret}@`), { database })
     expect(message).to.match(/auth|credential|user|password|mechanism/i)
   })
 
@@ -183,24 +169,24 @@ describe('opening a mongodb store', () => {
   })
 
   it('a database that a newer version wrote is refused, and left as it is', async () => {
-    const client = new MongoClient(server!.url)
+    const client = new MongoClient(server().url)
     try {
       const meta = client.db(database).collection<{ _id: string; version: number }>('meta')
       await meta.insertOne({ _id: 'schema', version: 2 })
-      const { message } = await refused(server!.url, { database })
+      const { message } = await refused(server().url, { database })
       expect(message)
         .to.include(database)
         .and.to.match(/newer version .*schema 2, this one knows 1/)
       expect(await meta.findOne({ _id: 'schema' })).to.deep.equal({ _id: 'schema', version: 2 })
       await meta.replaceOne({ _id: 'schema' }, {} as { version: number })
-      expect((await refused(server!.url, { database })).message).to.match(/not one of this server/)
+      expect((await refused(server().url, { database })).message).to.match(/not one of this server/)
     } finally {
       await client.close()
     }
   })
 
   it('many processes may open an empty database at once', async () => {
-    const url = server!.url
+    const url = server().url
     const stores = await Promise.all(
       Array.from({ length: 8 }, () => openStore({ driver: 'mongodb', url, database })),
     )
@@ -213,8 +199,8 @@ describe('opening a mongodb store', () => {
   })
 
   it('the connection is given back when the store cannot be used', async () => {
-    const port = Number(new URL(server!.url.replace('mongodb:', 'http:')).port)
-    const client = new MongoClient(server!.url)
+    const port = Number(new URL(server().url.replace('mongodb:', 'http:')).port)
+    const client = new MongoClient(server().url)
     await using proxy = await startTcpProxy(port)
     try {
       await client

@@ -8,8 +8,7 @@ import { randomBytes } from 'node:crypto'
 import type { Archive, Store } from '../../server/storage/contract.ts'
 import { UnknownEntry } from '../../server/storage/contract.ts'
 import { openMongodb } from '../../server/storage/mongodb.ts'
-import { dropDatabase, startMongo, startTimeoutMs } from '../helpers/mongodb.ts'
-import type { MongoServer } from '../helpers/mongodb.ts'
+import { dropDatabase, mongoOfSuite } from '../helpers/mongodb.ts'
 import { startTcpProxy } from '../helpers/tcp-proxy.ts'
 import type { TcpProxy } from '../helpers/tcp-proxy.ts'
 import { collect, failure, range, readAll } from './storage/kit.ts'
@@ -20,36 +19,23 @@ const at = new Date(1_700_000_000_000)
 
 describe('mongodb driver and races', function () {
   this.timeout(60_000)
-  let server: MongoServer | undefined
+  const server = mongoOfSuite()
   let proxy: TcpProxy
   let database = ''
   const stores: Store[] = []
-
-  before('start a database of our own', async function () {
-    this.timeout(startTimeoutMs)
-    const started = await startMongo({ own: true })
-    if ('skipped' in started) {
-      console.log(`      not run: ${started.skipped}`)
-      this.skip()
-    }
-    server = started
-  })
   beforeEach('a relay for the process that is held', async () => {
     database = `hermod-test-${randomBytes(6).toString('hex')}`
-    proxy = await startTcpProxy(Number(new URL(server!.url.replace('mongodb:', 'http:')).port))
+    proxy = await startTcpProxy(Number(new URL(server().url.replace('mongodb:', 'http:')).port))
   })
   afterEach('close', async () => {
     proxy.onRequest = undefined
     for (const store of stores.splice(0)) await store.close()
     await proxy[Symbol.asyncDispose]()
-    await dropDatabase(server!.url, database)
-  })
-  after('stop the database', async () => {
-    await server?.[Symbol.asyncDispose]()
+    await dropDatabase(server().url, database)
   })
 
   async function open(way: 'held' | 'direct', settleMs?: number, timeoutMs = 5000): Promise<Store> {
-    const url = way === 'held' ? `mongodb://127.0.0.1:${proxy.port}/` : server!.url
+    const url = way === 'held' ? `mongodb://127.0.0.1:${proxy.port}/` : server().url
     const store = await openMongodb({
       url,
       database,
@@ -81,7 +67,7 @@ describe('mongodb driver and races', function () {
 
   /** All rows of the archive as they lie in the database. */
   async function rows(): Promise<{ readonly _id: string; readonly g?: boolean; readonly d?: Numbered }[]> {
-    const client = new MongoClient(server!.url)
+    const client = new MongoClient(server().url)
     try {
       const all = client.db(database).collection<{ _id: string; g?: boolean; d?: Numbered }>('archive.m.a')
       return await all.find().sort({ _id: 1 }).toArray()
@@ -203,7 +189,7 @@ describe('mongodb driver and races', function () {
     await quick.open('h', 'm').counter('c').next(owner)
     await quick.open('h', 'm').docs<Numbered>('d').put(owner, 'k', { n: 1 })
     expect(await quick.purgeOwner('h', owner)).to.equal(1)
-    const client = new MongoClient(server!.url)
+    const client = new MongoClient(server().url)
     try {
       const db = client.db(database)
       const names = (await db.listCollections({}, { nameOnly: true }).toArray()).map(({ name }) => name)

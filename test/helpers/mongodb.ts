@@ -54,6 +54,25 @@ export async function startMongo(
   return command
 }
 
+/** A server that can be killed, for the suite in which this is called, whose tests are skipped where there is none. */
+export function mongoOfSuite(): () => MongoServer {
+  let server: MongoServer | undefined
+  before('start a database of our own', async function () {
+    this.timeout(startTimeoutMs)
+    const started = await startMongo({ own: true })
+    if ('skipped' in started) {
+      console.log(`      not run: ${started.skipped}`)
+      this.skip()
+    }
+    server = started
+  })
+  after('stop the database', () => server?.[Symbol.asyncDispose]())
+  return () => {
+    if (server === undefined) throw new Error('there is no database')
+    return server
+  }
+}
+
 /** Whether {@link startMongo} gives a real MongoDB, as far as can be said without starting it; FerretDB is slow. */
 export function hasMongod(): boolean {
   if ((process.env['HERMOD_TEST_MONGODB'] ?? '') !== '') return true

@@ -4,29 +4,16 @@ import { randomBytes } from 'node:crypto'
 import type { Log } from '../../server/module.ts'
 import { openMongodb } from '../../server/storage/mongodb.ts'
 import { Client } from '../helpers/client.ts'
-import { type MongoServer, startMongo, startTimeoutMs } from '../helpers/mongodb.ts'
+import { mongoOfSuite } from '../helpers/mongodb.ts'
 import { startServer } from '../helpers/server.ts'
 
 describe('the database is killed', function () {
   this.timeout(60_000)
-  let database: MongoServer | undefined
-
-  before('start a database of our own', async function () {
-    this.timeout(startTimeoutMs)
-    const started = await startMongo({ own: true })
-    if ('skipped' in started) {
-      console.log(`      not run: ${started.skipped}`)
-      this.skip()
-    }
-    database = started
-  })
-  after('stop the database', () => database?.[Symbol.asyncDispose]())
+  const mongo = mongoOfSuite()
 
   it('sessions live; what needs it is refused within 10 s; after its return all works in the same sessions, nothing acknowledged is lost', async () => {
-    const mongo = database
-    if (mongo === undefined) throw new Error('no database')
     const store = await openMongodb({
-      url: mongo.url,
+      url: mongo().url,
       database: `hermod-test-${randomBytes(6).toString('hex')}`,
       timeoutMs: 1500,
     })
@@ -62,7 +49,7 @@ describe('the database is killed', function () {
     set('before')
     await romeo.eventually(`<iq id='before' type='result' etc=''/>`)
 
-    await mongo.kill()
+    await mongo().kill()
     const began = performance.now()
     set('during')
     await romeo.eventually(`<iq id='during' type='error' etc=''>...</iq>`)
@@ -81,7 +68,7 @@ describe('the database is killed', function () {
       `<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><temporary-auth-failure/>...</failure>`,
     )
 
-    await mongo.restart()
+    await mongo().restart()
     // the driver finds it by itself
     let back = false
     for (let i = 0; i < 60 && !back; i++) {
