@@ -286,9 +286,9 @@ export class Device implements DeviceLog {
     const { type, id } = iq.attrs
     if (type === 'error') {
       this.#world.failed(`an error for ${this.name}: ${iq.toString()}`)
-      const online = this.#link
+      const session = this.sessions.length
       setTimeout(() => {
-        if (this.#link !== online || !this.#online) return
+        if (this.sessions.length !== session || this.#stopped) return
         if (id === 'carbons') this.#outbox.other(text.carbons)
         else if (id === 'first') this.#outbox.other(text.query('first', undefined, 0))
         else if (id === this.#catchingUp) this.catchUp()

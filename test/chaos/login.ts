@@ -128,6 +128,7 @@ async function inline(link: Link, who: Credentials, former: Former | undefined):
 
 async function expect(answer: Promise<Element>, name: string): Promise<Element> {
   const element = await answer
+  if (isStopping(element)) throw new Stopping()
   if (element.name !== name)
     throw new Refused(`<${element.name}/> came, not <${name}/>: ${element.toString()}`)
   return element
