@@ -48,9 +48,8 @@ export class Archives {
   readonly #resendMs: number
   /** Appends that failed. */
   readonly doubts: Doubts
-  /** Appends that have no answer yet, for each owner by key or number. */
-  readonly #underWay = new Map<string, Map<string | number, Promise<unknown>>>()
-  #count = 0
+  /** Appends with a key that have no answer yet, by owner and key. */
+  readonly #underWay = new Map<string, Promise<unknown>>()
   /** Owners of archives in which something is being put anew, and when the next append may begin; never rejects. */
   readonly #lines = new Map<string, Promise<void>>()
 
@@ -79,16 +78,15 @@ export class Archives {
     then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
   ): Promise<T> {
     const dedupe = this.#dedupe(way, peer, finding)
-    const line = (this.#lines.size === 0 ? undefined : this.#lines.get(local)) ?? this.#same(local, dedupe)
+    const first = (): Promise<void> | undefined => this.#underWayOf(local, dedupe)
+    const line = (this.#lines.size === 0 ? undefined : this.#lines.get(local)) ?? first()
     if (line === undefined) {
       const { done, hold } = this.#begin(local, peer, stanza, dedupe, then)
       if (hold !== undefined) this.#stand(local, hold)
       return done
     }
     // In line behind all that came before, whether it waits or has begun.
-    const begun = line
-      .then(() => this.#same(local, dedupe))
-      .then(() => this.#begin(local, peer, stanza, dedupe, then))
+    const begun = line.then(first).then(() => this.#begin(local, peer, stanza, dedupe, then))
     this.#stand(
       local,
       begun.then(
@@ -107,20 +105,10 @@ export class Archives {
   }
 
   /** Settles when the attempt under way has its answer: until then nobody knows which of the two is the first. Never rejects. */
-  #same(local: string, dedupe: string | undefined): Promise<void> | undefined {
-    if (dedupe === undefined) return undefined
+  #underWayOf(local: string, dedupe: string | undefined): Promise<void> | undefined {
+    if (dedupe === undefined || this.#underWay.size === 0) return undefined
     const over = (): void => undefined
-    return this.#underWay.get(local)?.get(dedupe)?.then(over, over)
-  }
-
-  /**
-   * Resolves when the archive has nothing that no device will be shown: what is under way has its answer, what failed is taken out. Undefined: it
-   * has nothing like that. Rejects when the store fails.
-   */
-  settled(local: string): Promise<void> | undefined {
-    const underWay = this.#underWay.get(local)
-    if (underWay === undefined) return this.doubts.settle(local)
-    return Promise.allSettled(underWay.values()).then(() => this.doubts.settle(local))
+    return this.#underWay.get(`${local} ${dedupe}`)?.then(over, over)
   }
 
   #stand(local: string, next: Promise<void>): void {
@@ -162,22 +150,15 @@ export class Archives {
 
   #put<T>(local: string, entry: NewEntry, then: (stored: Appended) => T | Promise<T>): Promise<T> {
     const appending = this.archive.append(local, entry)
-    const key = entry.dedupe ?? this.#count++
-    let own = this.#underWay.get(local)
-    if (own === undefined) this.#underWay.set(local, (own = new Map<string | number, Promise<unknown>>()))
-    own.set(key, appending)
-    const underWay = own
-    const over = (): void => {
-      if (underWay.get(key) === appending) underWay.delete(key)
-      if (underWay.size === 0 && this.#underWay.get(local) === underWay) this.#underWay.delete(local)
-    }
+    const key = entry.dedupe === undefined ? undefined : `${local} ${entry.dedupe}`
+    if (key !== undefined) this.#underWay.set(key, appending)
     return appending.then(
       (stored) => {
-        over()
+        if (key !== undefined) this.#underWay.delete(key)
         return then(stored)
       },
       (error: unknown) => {
-        over()
+        if (key !== undefined) this.#underWay.delete(key)
         this.doubts.add(local, entry, error instanceof StoreUnavailable)
         throw error
       },
@@ -226,7 +207,7 @@ export class Archives {
 
   /** All messages of an account, oldest first; see ArchiveService. */
   async *messages(local: string, after?: string): AsyncIterable<ArchivedMessage> {
-    await this.settled(local)
+    await this.doubts.settle(local)
     let from = after === undefined ? undefined : this.ids.decode(local, after)
     if (after !== undefined && from === undefined) throw new StanzaError('item-not-found')
     for (;;) {

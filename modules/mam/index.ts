@@ -221,7 +221,7 @@ export default defineModule({
     })
     /** Reads an archive when it holds nothing that is in doubt. */
     function settled<T>(local: string, read: () => T | Promise<T>): T | Promise<T> {
-      return archives.settled(local)?.then(read) ?? read()
+      return archives.doubts.settle(local)?.then(read) ?? read()
     }
     /** The same for a client, which gets nothing by itself from the moment it asks, however long the answer takes. */
     function reads<T>({ session, to }: Iq, read: (source: Source) => T | Promise<T>): T | Promise<T> {
