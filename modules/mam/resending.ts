@@ -86,8 +86,11 @@ export function resending(ctx: Ctx, ends: Ends, windowMs: number, isHere: (to: J
     const takers = ctx.sessions
       .takers(e.to, e.stanza.attr('type'))
       .filter(({ priority }) => priority !== undefined)
-    for (const session of takers) if (session.flag(READS_ARCHIVE) !== true) ctx.deliver(session, e.stanza)
-    if (takers.length === 0) await kept?.keep(e)
+    // What is kept may be this message.
+    const pending = takers.filter((session) => kept?.pending(session) === true)
+    for (const session of takers)
+      if (session.flag(READS_ARCHIVE) !== true && !pending.includes(session)) ctx.deliver(session, e.stanza)
+    if (takers.length === 0 || pending.length > 0) await kept?.keep(e)
   }
 
   return {

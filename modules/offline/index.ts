@@ -30,6 +30,8 @@ declare module '../../server/module.ts' {
       keep(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<void>
       /** Whether a message was kept and has been handed over, as far as this process knows; when what is being handed over is. */
       handed(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<boolean>
+      /** Whether an available session is still to get what is kept. */
+      pending(session: Bound): boolean
     }
   }
 }
@@ -97,6 +99,7 @@ export default defineModule({
         const key = dedupeKey(stanza, from)
         return key !== undefined && handed.has(key)
       },
+      pending: (session) => (session.priority ?? -1) >= 0 && !served.get(session),
     })
 
     async function keep({ stanza, from, to }: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<Verdict> {

@@ -14,6 +14,8 @@ import * as text from './texts.ts'
 const RETRY_MS = 40
 /** When the store has failed: time until presence is sent again that was not answered. */
 const PRESENCE_MS = 2000
+/** Time in which the server puts away what a session that is over did not confirm. */
+const PUT_AWAY_MS = 1000
 
 /** All devices of one run share it. */
 export interface World {
@@ -206,11 +208,16 @@ export class Device implements DeviceLog {
       const sessions = this.sessions.length
       link.onClosed = () => {
         // When it is the end of the server that closes it, the goodbye may not have been read.
-        if (this.sessions.length === sessions && this.#world.ports() !== undefined) this.#lingers = false
+        if (this.#world.ports() !== undefined) setTimeout(() => this.#gone(sessions), PUT_AWAY_MS)
       }
       link.close()
     }
     this.#later(ms)
+  }
+
+  /** It has said goodbye as the last of so many sessions, and the server had the time to put away what was not confirmed, if its store works. */
+  #gone(sessions: number): void {
+    if (this.sessions.length === sessions && !this.#world.faulty()) this.#lingers = false
   }
 
   /** The process of the server is gone, and with it all sessions. `sent`: so many messages were sent before. */

@@ -1,6 +1,6 @@
 /** Messages that are sent again after the server was killed, or to somebody without an archive: once, and in order (XEP-0359 §2.2). */
 import { expect } from 'chai'
-import type { Doc } from '../../server/module.ts'
+import { defineModule, type Doc } from '../../server/module.ts'
 import type { Store } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import mam from '../../modules/mam/index.ts'
@@ -87,6 +87,40 @@ describe('module mam: the server was killed when it had archived a message, and 
     await juliet.send(note)
     expect(bodies(simple!)).to.deep.equal(['note'])
     expect(bodies(reader!)).to.deep.equal([])
+  })
+
+  it('what was kept for them too comes once, also while they become available', async () => {
+    const { h, juliet } = await killed()
+    await using _ = h
+    const { promise: gate, resolve: open } = Promise.withResolvers<void>()
+    const slowly = defineModule({
+      name: 'slowly',
+      summary: 'Contacts that are told slowly',
+      specs: [],
+      setup(ctx) {
+        const place = {
+          phase: 'copy',
+          kinds: ['presence'],
+          after: ['presence'],
+          before: ['offline'],
+        } as const
+        ctx.hook('client:in', place, () => gate)
+      },
+    })
+    await h.load(slowly)
+    const text = chat('romeo@example.org', 'kept', origin('o2'))
+    await juliet.send(text)
+    await restart(h, false)
+    const romeo = await h.client('romeo@example.org/orchard')
+    const available = romeo.send('<presence/>')
+    await h.settle()
+    const again = juliet.send(text)
+    await h.settle()
+    open()
+    await Promise.all([available, again])
+    await h.settle()
+    const got = [...(await available), ...romeo.take()].filter((e) => e.name === 'message')
+    expect(got.map((e) => e.getChildText('body'))).to.deep.equal(['kept'])
   })
 
   it('when it cannot be kept for them its sender is told, and the next attempt counts', async () => {
