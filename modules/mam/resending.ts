@@ -81,7 +81,10 @@ export function resending(ctx: Ctx, ends: Ends, windowMs: number, isHere: (to: J
 
   async function give(e: StanzaEvent): Promise<void> {
     const kept = ctx.find('offline')
-    if ((await kept?.handed(e)) === true) return
+    let handed = kept?.handed(e)
+    for (; handed instanceof Promise; handed = kept?.handed(e)) await handed
+    if (handed === true) return
+    // From here on nothing waits: what is kept cannot be on its way.
     // Before a session is available it may still say that it reads the archive.
     const takers = ctx.sessions
       .takers(e.to, e.stanza.attr('type'))

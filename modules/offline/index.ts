@@ -28,8 +28,11 @@ declare module '../../server/module.ts' {
     offline: {
       /** Keeps a message for an account that is not there, if it is worth it; once, when its sender gave it an id. */
       keep(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<void>
-      /** Whether a message was kept and has been handed over, as far as this process knows; when what is being handed over is. */
-      handed(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<boolean>
+      /**
+       * Whether a message was kept and has been handed over, as far as this process knows. A promise: something is being handed over, ask again
+       * when that is done.
+       */
+      handed(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): boolean | Promise<void>
       /** Whether an available session is still to get what is kept. */
       pending(session: Bound): boolean
     }
@@ -94,8 +97,9 @@ export default defineModule({
       async keep(e) {
         if (isKept(e.stanza, e.to)) await keep(e)
       },
-      async handed({ stanza, from, to }) {
-        await boxes.get(to.local)?.handing
+      handed({ stanza, from, to }) {
+        const handing = boxes.get(to.local)?.handing
+        if (handing !== undefined) return handing
         const key = dedupeKey(stanza, from)
         return key !== undefined && handed.has(key)
       },
