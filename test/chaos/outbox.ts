@@ -26,7 +26,7 @@ export class Outbox {
   #unconfirmed: Unconfirmed[] = []
   #confirmed = 0
   #sinceAsked = 0
-  /** Messages that this server refused. */
+  /** Messages that this server refused, or perhaps did. */
   readonly #shaky = new Set<Message>()
   /** Messages that came back and wait to be sent again. */
   readonly #waiting = new Set<Message>()
@@ -111,6 +111,7 @@ export class Outbox {
   #giveUp(message: Message): void {
     message.open = false
     message.doubtful = true
+    this.#shaky.add(message)
     this.#world.counts.doubtful++
   }
 
