@@ -139,6 +139,8 @@ export interface Keeper extends OutputCount {
   settle(): Promise<void> | undefined
   /** The session is over: what the client has not confirmed, oldest first. It goes on its way: other resources, offline store, sender. */
   rest(reason: string): Iterable<Element>
+  /** The session was over already, and something came for it, which goes on its way. */
+  missed(stanza: Element): void
 }
 /** The bound sessions of the host. */
 export interface SessionTable {

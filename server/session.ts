@@ -94,6 +94,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   #corked: Element[] | undefined
   #outLane: Lane | undefined
   #keeper: Keeper | undefined
+  #lastKeeper: Keeper | undefined // of a session that is over
   #rest: Iterable<Element> | undefined // what a keeper has left behind
   #silent = false // another stream was taken over, and the client does not know yet
   /** Counts of what the client has sent since binding. */
@@ -234,6 +235,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
 
   /** The session has ended since somebody chose it: the stanza goes on its way again. */
   #return(host: Host, stanza: Element): void {
+    this.#lastKeeper?.missed(stanza)
     const done = this.#driver.router.undelivered(host, stanza)
     if (done !== undefined)
       done.catch((error: unknown) => host.log.error('redelivery failed', { err: error }))
@@ -347,6 +349,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   #over(reason: string): void {
     const keeper = this.#keeper
     this.#keeper = undefined // what is sent from now on goes on its way at once
+    this.#lastKeeper = keeper
     if (keeper !== undefined) {
       this.forgetHeld() // the keeper has it
       this.#rest = keeper.rest(reason)

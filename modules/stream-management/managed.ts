@@ -33,6 +33,8 @@ export class Managed implements Keeper {
   #unasked = 0
   /** When the client was asked and has not answered since; 0: not. */
   askedAt = 0
+  /** A message of the client came back when there was nobody to tell. */
+  refused = false
   /** Somebody waits until everything is confirmed. */
   settled: PromiseWithResolvers<void> | undefined
 
@@ -77,5 +79,8 @@ export class Managed implements Keeper {
   }
   rest(reason: string): Iterable<Element> {
     return this.#owner.rest(this, reason)
+  }
+  missed(stanza: Element): void {
+    if (stanza.name === 'message' && stanza.attr('type') === 'error') this.refused = true
   }
 }

@@ -283,17 +283,7 @@ describe('stream management: resumption, XEP-0198 §5', () => {
 
   it('§5: after an error that the client has not confirmed nothing counts as handled, so that it sends again', async () => {
     const store = await openMemory({})
-    const gates: (() => void)[] = []
-    const failing: ModuleDef<never> = {
-      name: 'failing',
-      summary: 'test',
-      specs: [],
-      setup: (ctx) =>
-        ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, async () => {
-          await new Promise<void>((resolve) => gates.push(resolve))
-          return { bounce: new StanzaError('internal-server-error') }
-        }),
-    }
+    const { failing, gates } = refusing()
     const ids: string[] = []
     {
       await using host = await testHost({ modules: [sm, failing], accounts: ['romeo'], store })
@@ -314,4 +304,33 @@ describe('stream management: resumption, XEP-0198 §5', () => {
       expect(first(await fresh.send(resume(id, 0)))).to.equal('failed item-not-found')
     }
   })
+
+  it('§5: nor after one that comes when the session is over, for which there is nobody', async () => {
+    const { failing, gates } = refusing()
+    await using host = await testHost({ modules: [sm, failing], accounts: ['romeo'] })
+    const romeo = await host.client(ROMEO)
+    const id = (await romeo.send(ENABLE))[0]?.attr('id') ?? ''
+    await romeo.send(message('1', JULIET))
+    romeo.session.close('system-shutdown')
+    for (const open of gates) open()
+    await host.settle()
+    const fresh = await Fresh.open(host)
+    expect(first(await fresh.send(resume(id, 0)))).to.equal('failed item-not-found')
+  })
 })
+
+/** Refuses messages, each when its gate is opened. */
+function refusing() {
+  const gates: (() => void)[] = []
+  const failing: ModuleDef<never> = {
+    name: 'failing',
+    summary: 'test',
+    specs: [],
+    setup: (ctx) =>
+      ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, async () => {
+        await new Promise<void>((resolve) => gates.push(resolve))
+        return { bounce: new StanzaError('internal-server-error') }
+      }),
+  }
+  return { gates, failing }
+}
