@@ -123,9 +123,11 @@ function fateOf(
     return state && config.presence ? { key: stanza.attr('from') ?? session.jid.bare.toString() } : 'send'
   }
   if (stanza.name !== 'message' || type === 'error') return 'send'
-  const copied = carbons?.copyIn(stanza, session.jid)?.message
-  const message = copied === undefined || copied.attr('type') === 'error' ? stanza : copied
-  if (config.chatStates && isOnlyChatState(message)) return 'drop'
+  if (config.chatStates) {
+    const copied = carbons?.copyIn(stanza, session.jid)?.message
+    const message = copied === undefined || copied.attr('type') === 'error' ? stanza : copied
+    if (isOnlyChatState(message)) return 'drop'
+  }
   const notification = type === 'headline' && stanza.getChild('event', PUBSUB_EVENT) !== undefined
   return notification && config.notifications ? { key: undefined } : 'send'
 }

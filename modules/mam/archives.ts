@@ -78,15 +78,17 @@ export class Archives {
     then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
   ): Promise<T> {
     const dedupe = this.#dedupe(way, peer, finding)
-    const first = (): Promise<void> | undefined => this.#underWayOf(local, dedupe)
-    const line = (this.#lines.size === 0 ? undefined : this.#lines.get(local)) ?? first()
+    const line =
+      (this.#lines.size === 0 ? undefined : this.#lines.get(local)) ?? this.#underWayOf(local, dedupe)
     if (line === undefined) {
       const { done, hold } = this.#begin(local, peer, stanza, dedupe, then)
       if (hold !== undefined) this.#stand(local, hold)
       return done
     }
     // In line behind all that came before, whether it waits or has begun.
-    const begun = line.then(first).then(() => this.#begin(local, peer, stanza, dedupe, then))
+    const begun = line
+      .then(() => this.#underWayOf(local, dedupe))
+      .then(() => this.#begin(local, peer, stanza, dedupe, then))
     this.#stand(
       local,
       begun.then(
@@ -107,8 +109,8 @@ export class Archives {
   /** Settles when the attempt under way has its answer: until then nobody knows which of the two is the first. Never rejects. */
   #underWayOf(local: string, dedupe: string | undefined): Promise<void> | undefined {
     if (dedupe === undefined || this.#underWay.size === 0) return undefined
-    const over = (): void => undefined
-    return this.#underWay.get(`${local} ${dedupe}`)?.then(over, over)
+    const appending = this.#underWay.get(underWayKey(local, dedupe))
+    return appending && settled(appending)
   }
 
   #stand(local: string, next: Promise<void>): void {
@@ -144,13 +146,12 @@ export class Archives {
     })
     if (!this.doubts.some || !this.doubts.has(local, keyed)) return { done }
     // It may get its place only after some steps: what begins later must not get an earlier one.
-    const over = (): void => undefined
-    return { done, hold: done.then(over, over) }
+    return { done, hold: settled(done) }
   }
 
   #put<T>(local: string, entry: NewEntry, then: (stored: Appended) => T | Promise<T>): Promise<T> {
     const appending = this.archive.append(local, entry)
-    const key = entry.dedupe === undefined ? undefined : `${local} ${entry.dedupe}`
+    const key = entry.dedupe === undefined ? undefined : underWayKey(local, entry.dedupe)
     if (key !== undefined) this.#underWay.set(key, appending)
     return appending.then(
       (stored) => {
@@ -260,6 +261,12 @@ export class Archives {
     return { id: this.ids.encode(local, entry.id), at, with: peer, stanza: parseXml(doc.xml) }
   }
 }
+
+const underWayKey = (local: string, dedupe: string): string => `${local} ${dedupe}`
+
+const nothing = (): void => undefined
+/** When it is over, however it ends. */
+const settled = (promise: Promise<unknown>): Promise<void> => promise.then(nothing, nothing)
 
 function keyOf(...parts: readonly string[]): string {
   const key = parts.join(' ')

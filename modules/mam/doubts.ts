@@ -94,14 +94,6 @@ export class Doubts {
       }
   }
 
-  /** The same for all archives. */
-  async settleAll(): Promise<void> {
-    const failed: unknown[] = []
-    for (const local of this.#byOwner.keys())
-      await this.settle(local)?.catch((error: unknown) => void failed.push(error))
-    if (failed.length > 0) throw new AggregateError(failed)
-  }
-
   /** Takes what should not be there out of an archive. Undefined: there is nothing in doubt. Rejects when the store fails again. */
   settle(local: string): Promise<void> | undefined {
     if (!this.#byOwner.has(local)) return this.#settling.get(local)
@@ -117,17 +109,26 @@ export class Doubts {
     return settling
   }
 
+  /** The same for all archives. */
+  async settleAll(): Promise<void> {
+    const failed: unknown[] = []
+    for (const local of this.#byOwner.keys())
+      await this.settle(local)?.catch((error: unknown) => void failed.push(error))
+    if (failed.length > 0) throw new AggregateError(failed)
+  }
+
   async #settle(local: string): Promise<void> {
     let removed = 0
     for (const [name, doubt] of this.#byOwner.get(local) ?? []) {
+      const stands = (): boolean => this.#byOwner.get(local)?.get(name) === doubt
       for (let seen = 0; doubt.attempts.length > seen; ) {
         seen = doubt.attempts.length // there may be another one meanwhile
         const id = await this.#stored(local, doubt)
         // A later attempt may have succeeded, and been shown.
-        if (this.#byOwner.get(local)?.get(name) !== doubt) break
+        if (!stands()) break
         if (id !== undefined) removed += await this.#archive.remove(local, { ids: [id] })
       }
-      if (this.#byOwner.get(local)?.get(name) === doubt) this.forget(local, doubt.entry)
+      if (stands()) this.forget(local, doubt.entry)
     }
     if (removed > 0) await this.#removed(local)
   }

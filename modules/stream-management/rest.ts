@@ -6,6 +6,7 @@ import type { Bound, Services } from '../../server/module.ts'
 import { type Element, el } from '../../server/xmpp/element.ts'
 import { tryJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
+import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 
 /** XEP-0203: the stanza with the time it was sent first; messages and presence that say no time themselves. */
@@ -40,7 +41,6 @@ export interface Others {
 /** Whether what was for `session` goes on its way: to other resources, to the offline store, or as an error to its sender. */
 export function goesOn({ stanza, at, sole }: Sent, session: Bound, others: Others): boolean {
   const { jid } = session
-  const account = jid.bare
   const { carbons, priority, since, sessions } = others
   if (stanza.name !== 'message') return stanza.name === 'iq'
   const type = stanza.attr('type') ?? 'normal'
@@ -48,9 +48,7 @@ export function goesOn({ stanza, at, sole }: Sent, session: Bound, others: Other
   // not for this session alone: to the account, or to a resource that was not there (RFC 6121 §8.5.3.2.1)
   const toAll = sole !== true && tryJid(stanza.attr('to') ?? '')?.equals(jid) !== true
   const copied = carbons?.isCopied(stanza, session) === true
-  const archived = stanza
-    .getChildren('stanza-id', NS.SID)
-    .some((id) => tryJid(id.attr('by') ?? '')?.equals(account) === true)
+  const archived = stanzaIdBy(stanza, jid.bare) !== undefined
   return !sessions.some((other) => {
     if (archived && other.flag('mam') === true) return true // it reads the archive
     // it went to all of the highest priority
