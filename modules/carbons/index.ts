@@ -77,15 +77,6 @@ export default defineModule({
       if (others.length > 0 && eligibleOnes.has(session.jid.local, stanza, from))
         for (const other of others) copy(other, 'received', stanza)
     })
-    // A copy is for one session. When that is gone, nobody else gets it, and nobody is told (§10.3).
-    ctx.hook('client:out', { phase: 'guard', kinds: ['message'] }, (e) => {
-      if (e.session === undefined || e.to.equals(e.session.jid)) return undefined
-      if (copyIn(e.stanza, e.session.jid) === undefined) return undefined
-      return { stop: 'a carbon copy for another session' }
-    })
-    ctx.hook('account:offline', { phase: 'guard', kinds: ['message'] }, (e) =>
-      copyIn(e.stanza, e.to) ? { stop: 'a carbon copy for a session that is gone' } : undefined,
-    )
     ctx.hook('session:closed', { phase: 'observe' }, ({ session }) => {
       const { local } = session.jid
       if (ctx.sessions.of(local).every((other) => other === session)) eligibleOnes.forget(local)

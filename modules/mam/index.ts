@@ -198,13 +198,6 @@ export default defineModule({
       ({ stanza, to }) => (stanzaIdBy(stanza, to.bare) !== undefined ? { stop: 'archived' } : undefined),
     )
 
-    // Results are for the session that asked. When that is gone, nobody else gets them, and nobody is told.
-    ctx.hook('account:offline', { phase: 'guard', kinds: ['message'] }, ({ stanza, from, to }) =>
-      from.equals(to.bare) && stanza.getChild('result', NS_MAM) !== undefined
-        ? { stop: 'a result for a session that is gone' }
-        : undefined,
-    )
-
     ctx.hook('account:deleted', { phase: 'observe' }, ({ account: { local } }) => {
       prefs.forget(local)
       gone.add(local)
