@@ -324,7 +324,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
   async #handOn(host: Host, session: BoundClient): Promise<void> {
     const waiting: Promise<void>[] = []
     for (const stanza of session.takeHeld()) {
-      const done = this.router.undelivered(host, stanza)
+      const done = this.router.undelivered(host, stanza, session.jid)
       if (done !== undefined) waiting.push(done)
       if (!free()) await nextSlice()
     }

@@ -12,6 +12,7 @@ import { checkIq, refusal, type RequestTracker } from './iq.ts'
 import { Lanes } from './lanes.ts'
 import type { Bound, Iq, StanzaEvent, Verdict } from './module.ts'
 import type { BoundClient, ClientSession } from './session.ts'
+import { isPast } from './takers.ts'
 import type { Element } from './xmpp/element.ts'
 import { StanzaError } from './xmpp/errors.ts'
 import { type JID, JidError, parseJid } from './xmpp/jid.ts'
@@ -100,13 +101,16 @@ export class Router {
     return this.#dispatch({ stanza, from, to, session })
   }
 
-  /** A message that was accepted for a session which is gone: the other sessions, or `account:offline`, or the sender. */
-  undelivered(host: Host, stanza: Element): Done {
+  /** A message that was accepted for the session `of`, which is gone: the other sessions, or `account:offline`, or the sender. */
+  undelivered(host: Host, stanza: Element, of: JID | undefined): Done {
     const from = parseJid(stanza.attr('from') ?? host.name)
     const to = parseJid(stanza.attr('to') ?? '')
     // What the account itself tells one of its sessions (copies, results, events) is for no other, not even for the next of that name.
     if (from.resource === '' && to.resource !== '' && from.equals(to.bare)) return undefined
-    if (stanza.name === 'message') return this.#message(host, { stanza, from, to, session: undefined })
+    if (stanza.name === 'message') {
+      const next = isPast(host.get(to), stanza, to, of) ? to.bare : to
+      return this.#message(host, { stanza, from, to: next, session: undefined })
+    }
     if (stanza.name === 'iq')
       return this.bounce({ stanza, from, to, session: undefined }, new StanzaError('service-unavailable'))
     return undefined

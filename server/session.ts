@@ -236,7 +236,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   /** The session has ended since somebody chose it: the stanza goes on its way again. */
   #return(host: Host, stanza: Element): void {
     this.#lastKeeper?.missed(stanza)
-    const done = this.#driver.router.undelivered(host, stanza)
+    const done = this.#driver.router.undelivered(host, stanza, this.jid)
     if (done !== undefined)
       done.catch((error: unknown) => host.log.error('redelivery failed', { err: error }))
   }
