@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import { ConnectionLimits } from './connection-limits.ts'
+import { HandingOn } from './handing-on.ts'
 import type { Host } from './host.ts'
 import type { Bound, Log, StreamStep, Transport } from './module.ts'
 import { Negotiation, type NegotiationDriver } from './negotiation.ts'
@@ -64,6 +65,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
   readonly #sessions = new Set<ClientSession>()
   readonly #connections: ConnectionLimits
   readonly #negotiation: Negotiation
+  readonly #handingOn: HandingOn
   readonly router: Router
   #sweeper: Disposable
   #stopping = false
@@ -71,6 +73,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
   constructor(env: C2sEnv) {
     this.#env = { ...env }
     this.router = env.router
+    this.#handingOn = new HandingOn(env.router)
     this.#connections = new ConnectionLimits(env.limits)
     this.#negotiation = new Negotiation(this)
     this.#sweeper = env.clock.after(SWEEP_MS, this.#sweep)
@@ -250,7 +253,12 @@ export class C2s implements SessionDriver, NegotiationDriver {
   #register(session: ClientSession, host: Host, resource: string): void | Promise<void> {
     if (session.jid === undefined) throw new Error('bind before authentication')
     const jid = session.jid.bare.withResource(resource)
-    host.get(jid)?.close('conflict')
+    const older = host.get(jid)
+    older?.close('conflict')
+    // What the older one leaves goes on its way as a whole: none of it to the account, and the rest to this session.
+    const handing = older === undefined ? undefined : this.#handingOn.of(older)
+    if (handing !== undefined) return handing.then(() => this.#register(session, host, resource))
+    if (!session.stream.open) throw new StreamError('reset', 'gone before it was bound')
     session.jid = jid
     session.bound = true
     session.cork()
@@ -311,24 +319,13 @@ export class C2s implements SessionDriver, NegotiationDriver {
   }
 
   async #over(host: Host, session: BoundClient, reason: string): Promise<void> {
-    const handedOn = this.#handOn(host, session) // before anything newer finds its way
+    const handedOn = this.#handingOn.begin(host, session) // before anything newer finds its way
     await session.pending // what the client sent before it left comes first
     if (!free()) await nextSlice() // many may be lost at once
     await host.emit('session:closed', { session, reason, resumable: false })
     session.bound = false
     session.setPresence(undefined)
     await handedOn
-  }
-
-  /** What the client was to get goes on its way, in order. */
-  async #handOn(host: Host, session: BoundClient): Promise<void> {
-    const waiting: Promise<void>[] = []
-    for (const stanza of session.takeHeld()) {
-      const done = this.router.undelivered(host, stanza, session.jid)
-      if (done !== undefined) waiting.push(done)
-      if (!free()) await nextSlice()
-    }
-    await Promise.all(waiting)
   }
 
   // ---- time ----

@@ -1,14 +1,13 @@
 /** Output that a client does not read, as bytes in blocks, oldest first. The bound is the session's to watch. */
 import { type Element, el } from './xmpp/element.ts'
 import { NS } from './xmpp/ns.ts'
-import { Parser, parseXml } from './xmpp/parser.ts'
+import { Parser, parseXml, UNLIMITED } from './xmpp/parser.ts'
 
 /** Bytes of a block; a larger element has one of its own. */
 const BLOCK = 16 * 1024
 /** Between two frames: not a character of XML. */
 const BREAK = '\0'
 const HEADER = `${el('stream', NS.STREAM).toString(NS.CLIENT, true).slice(0, -2)} xmlns='${NS.CLIENT}'>`
-const UNLIMITED = { maxBytes: Infinity, maxDepth: Infinity, maxAttrs: Infinity, maxName: Infinity }
 
 interface Block {
   readonly bytes: Buffer
@@ -24,6 +23,8 @@ export class Held {
   bytes = 0
   readonly #framed: boolean
   #blocks: Block[] = []
+  /** Blocks, from the first, that came before the mark. */
+  #marked = 0
 
   /** `framed`: each element is sent by itself (RFC 7395). */
   constructor(framed: boolean) {
@@ -33,7 +34,7 @@ export class Held {
   push(element: Element): void {
     const text = this.#framed ? element.toString() + BREAK : element.toString(NS.CLIENT, false)
     const size = Buffer.byteLength(text)
-    let last = this.#blocks.at(-1)
+    let last = this.#blocks.length === this.#marked ? undefined : this.#blocks.at(-1)
     if (last === undefined || last.used + size > last.bytes.length) {
       last = { bytes: Buffer.allocUnsafeSlow(Math.max(BLOCK, size)), used: 0 }
       this.#blocks.push(last)
@@ -46,16 +47,31 @@ export class Held {
   shift(): readonly string[] | undefined {
     const block = this.#blocks.shift()
     if (block === undefined) return undefined
+    if (this.#marked > 0) this.#marked--
     this.bytes -= block.bytes.length
     return this.#framed ? framesOf(block) : [textOf(block)]
   }
 
+  /** From now on `marked` tells what is there now. */
+  mark(): void {
+    this.#marked = this.#blocks.length
+  }
+  /** Elements that came before the mark and are still there. */
+  marked(): Element[] {
+    return this.#blocks.slice(0, this.#marked).flatMap((block) => this.#read(block))
+  }
+
   /** Takes out all elements; read as they are asked for. */
   *elements(): Iterable<Element> {
+    this.#marked = 0
     for (let block = this.#blocks.shift(); block !== undefined; block = this.#blocks.shift()) {
       this.bytes -= block.bytes.length
-      yield* this.#framed ? framesOf(block).map((text) => parseXml(text)) : elementsOf(textOf(block))
+      yield* this.#read(block)
     }
+  }
+
+  #read(block: Block): readonly Element[] {
+    return this.#framed ? framesOf(block).map((text) => parseXml(text)) : elementsOf(textOf(block))
   }
 }
 

@@ -108,6 +108,18 @@ export class Lane {
     return turn(e, outcome)
   }
 
+  /** No turn of anybody comes before this is disposed, also of who is in the lane already. */
+  hold(): Disposable {
+    const place: AnyPlace = { ready: false, copied: true, verdict: undefined, copy: nothing, take: nothing }
+    this.#queue.splice(this.#head, 0, place)
+    return {
+      [Symbol.dispose]: () => {
+        place.ready = true
+        this.#advance()
+      },
+    }
+  }
+
   #enter<E>(chain: Chain<E>, part: Compiled<E>, e: E, turn: Turn<E>): Place<E> {
     const place = new Place(chain, part, e, turn)
     this.#queue.push(place)
@@ -187,7 +199,7 @@ export class Lane {
           break
         }
       }
-      this.#leave()
+      this.#leave(place)
       place.take()
     }
     this.#advancing = false
@@ -203,8 +215,9 @@ export class Lane {
     copied.then(over, over)
   }
 
-  #leave(): void {
-    this.#head++
+  #leave(place: AnyPlace): void {
+    if (this.#queue[this.#head] === place) this.#head++
+    else this.#queue.splice(this.#queue.indexOf(place, this.#head), 1) // its copy hooks ended a session, see hold
     if (this.#head === this.#queue.length) {
       this.#queue = []
       this.#head = 0

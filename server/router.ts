@@ -46,16 +46,15 @@ export class Router {
    * says. Settles when the stanza is delivered, stored or answered.
    */
   fromClient(session: BoundClient, host: Host, sent: Element): Done {
-    const attrs = {
-      from: session.jid.toString(),
-      ...(session.lang !== '' && sent.attr('xml:lang') === undefined ? { 'xml:lang': session.lang } : {}),
-    }
+    const attrs: Record<string, string> = { from: session.jid.toString() }
+    if (session.lang !== '' && sent.attr('xml:lang') === undefined) attrs['xml:lang'] = session.lang
+    // §10.3: without an address it is for the sender's own account; messages say so, since others of its devices and its archive get them
+    if (sent.name === 'message' && sent.attr('to') === undefined) attrs['to'] = session.jid.bare.toString()
     const stanza = sent.withAttrs(attrs)
     const kind = stanza.name as StanzaName // the session has checked
     let to: JID
     try {
       const address = stanza.attr('to')
-      // §10.3: without an address the stanza is for the sender's own account
       to = address === undefined ? session.jid.bare : parseJid(address)
       if (kind === 'iq') checkIq(stanza)
     } catch (error) {
@@ -102,9 +101,9 @@ export class Router {
   }
 
   /** A message that was accepted for the session `of`, which is gone: the other sessions, or `account:offline`, or the sender. */
-  undelivered(host: Host, stanza: Element, of: JID | undefined): Done {
+  undelivered(host: Host, stanza: Element, of: JID): Done {
     const from = parseJid(stanza.attr('from') ?? host.name)
-    const to = parseJid(stanza.attr('to') ?? '')
+    const to = parseJid(stanza.attr('to') ?? of.toString()) // what modules send may name nobody
     // What the account itself tells one of its sessions (copies, results, events) is for no other, not even for the next of that name.
     if (from.resource === '' && to.resource !== '' && from.equals(to.bare)) return undefined
     if (stanza.name === 'message') {

@@ -236,6 +236,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   /** The session has ended since somebody chose it: the stanza goes on its way again. */
   #return(host: Host, stanza: Element): void {
     this.#lastKeeper?.missed(stanza)
+    if (this.jid === undefined) return
     const done = this.#driver.router.undelivered(host, stanza, this.jid)
     if (done !== undefined)
       done.catch((error: unknown) => host.log.error('redelivery failed', { err: error }))
@@ -255,6 +256,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
 
   setKeeper(keeper: Keeper | undefined): void {
     this.#keeper = keeper
+    this.#held?.mark() // the keeper does not know what came before it
     if (keeper === undefined) return
     for (const element of this.#corked ?? []) if (kind(element) !== undefined) keeper.sent(element)
   }
@@ -340,19 +342,22 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
 
   closed(reason: string): void {
     this.clearInbox()
-    if (this.bound && this.#keeper?.keep(reason) === true) {
+    const early = this.#keeper === undefined ? [] : (this.#held?.marked() ?? [])
+    // The answer that made the client know of its keeper is behind what came before: it cannot come back to what it does not know.
+    if (this.bound && early.length === 0 && this.#keeper?.keep(reason) === true) {
       this.forgetHeld() // the keeper has it
       this.#driver.detached(this)
-    } else this.#over(reason)
+    } else this.#over(reason, early)
   }
 
-  #over(reason: string): void {
+  /** `early`: what the client was to read before it had a keeper. */
+  #over(reason: string, early: readonly Element[] = []): void {
     const keeper = this.#keeper
     this.#keeper = undefined // what is sent from now on goes on its way at once
     this.#lastKeeper = keeper
     if (keeper !== undefined) {
       this.forgetHeld() // the keeper has it
-      this.#rest = keeper.rest(reason)
+      this.#rest = both(early, keeper.rest(reason))
     }
     this.#driver.closed(this, reason)
   }
@@ -386,4 +391,9 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
     replay()
     this.#inbox.next()
   }
+}
+
+function* both(first: Iterable<Element>, then: Iterable<Element>): Iterable<Element> {
+  yield* first
+  yield* then
 }

@@ -39,7 +39,7 @@ function mostAvailable(sessions: readonly Bound[]): readonly Bound[] {
  * resource when nobody had it (§8.5.3.2.1); who has it now may have got newer ones. As the account's archive has it (XEP-0359), it is left to that,
  * and to what is kept for devices that read none, until the session is available: by then it has said whether it reads the archive.
  */
-export function isPast(exact: Bound | undefined, stanza: Element, to: JID, of: JID | undefined): boolean {
-  if (exact === undefined || exact.priority !== undefined || of?.equals(to) === true) return false
+export function isPast(exact: Bound | undefined, stanza: Element, to: JID, of: JID): boolean {
+  if (exact === undefined || exact.priority !== undefined || of.equals(to)) return false
   return to.resource !== '' && stanzaIdBy(stanza, to.bare) !== undefined
 }

@@ -16,6 +16,9 @@ import { NS } from '../../server/xmpp/ns.ts'
 import type { Managed } from './managed.ts'
 import { Manager, NS_SM } from './manager.ts'
 
+/** How long an answer waits for what is on its way to the store, milliseconds. */
+const WITHHELD_MS = 1000
+
 const config = c.object({
   hibernation: c
     .duration('10min', { max: '7d' })
@@ -139,7 +142,20 @@ class StreamManagement {
     const asked = input.received
     if (this.#answering.get(managed) === asked) return undefined // the answer is on its way
     this.#answering.set(managed, asked)
-    void waiting.then(() => managed.session.write(answer(managed)))
+    const tell = (): void => {
+      if (this.#answering.get(managed) === asked) this.#answering.delete(managed)
+      managed.session.write(answer(managed))
+    }
+    // §4: not withheld for anything but a timeout
+    const late = this.#ctx.timers.after(WITHHELD_MS, () => {
+      done = true
+      tell()
+    })
+    let done = false
+    void waiting.then(() => {
+      late[Symbol.dispose]()
+      if (!done) tell()
+    })
   }
   readonly #answering = new WeakMap<Managed, number>()
 

@@ -185,18 +185,18 @@ export class Manager implements ManagedOwner {
     managed.queue.flatten()
     this.#asleep.delete(managed)
     this.#asleep.set(managed, this.#ctx.now() + managed.maxMs)
-    this.#makeRoom(managed.session)
+    this.#makeRoom(managed)
     return true
   }
 
-  /** A client that always comes back anew leaves only so many behind. */
-  #makeRoom({ jid }: Bound): void {
+  /** A client that always comes back anew leaves only so many behind: not more with the one that falls asleep now. */
+  #makeRoom(last: Managed): void {
     const mine: Managed[] = []
-    for (const session of this.#ctx.sessions.of(jid.local)) {
+    for (const session of this.#ctx.sessions.of(last.session.jid.local)) {
       const managed = this.#managed.get(session)
-      if (managed !== undefined && this.#asleep.has(managed)) mine.push(managed)
+      if (managed !== undefined && managed !== last && this.#asleep.has(managed)) mine.push(managed)
     }
-    const surplus = mine.length - this.#limits.maxHibernating
+    const surplus = mine.length + 1 - this.#limits.maxHibernating
     if (surplus <= 0) return
     mine.sort((a, b) => (this.#asleep.get(a) ?? 0) - a.maxMs - ((this.#asleep.get(b) ?? 0) - b.maxMs))
     for (const managed of mine.slice(0, surplus)) managed.session.end('lost')
@@ -258,6 +258,7 @@ export class Manager implements ManagedOwner {
   }
 
   #forget(managed: Managed): void {
+    this.#settled(managed) // not any more
     this.#asleep.delete(managed)
     this.#waiting.delete(managed)
     if (managed.id !== undefined) this.#byId.delete(managed.id)

@@ -11,7 +11,6 @@ const FRESH = 16
 const CUT_AT = 64
 /** §4: 2^32-1 is followed by zero. */
 const COUNTS = 2 ** 32
-const UNLIMITED = { maxBytes: Infinity, maxDepth: Infinity, maxAttrs: Infinity, maxName: Infinity }
 
 /** One stanza. */
 export interface Unconfirmed {
@@ -160,7 +159,7 @@ export class Queue {
   *all(): Iterable<Unconfirmed> {
     for (const entry of this.#entries?.slice(this.#head) ?? []) {
       const { at, what } = entry
-      yield { at, stanza: what instanceof Element ? what : parseXml(what, UNLIMITED), entry }
+      yield { at, stanza: what instanceof Element ? what : parseXml(what), entry }
     }
   }
 }

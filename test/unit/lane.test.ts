@@ -98,6 +98,43 @@ describe('lane', () => {
     expect(events.slice(3)).to.deep.equal(['turn 1 stopped', 'turn 2 stopped', 'turn 3'])
   })
 
+  it('held, gives nobody a turn: neither who is in it nor who comes', async () => {
+    const { events, gates, wait, lane, pass } = setUp()
+    wait('store', (n) => n === 1)
+    const one = pass(1)
+    const held = lane.hold()
+    const two = pass(2)
+    gates.get('store 1')!.resolve()
+    await settle()
+    expect(events).to.deep.equal(['store 1', 'store 2'])
+    expect(lane.busy).to.equal(true)
+    held[Symbol.dispose]()
+    await one
+    await two
+    expect(events.slice(2)).to.deep.equal(['turn 1', 'turn 2'])
+    expect(lane.busy).to.equal(false)
+  })
+
+  it('held from within the copy hooks of a stanza, whose turn comes at once', async () => {
+    const { events, gates, wait, lane, pass } = setUp()
+    let held: Disposable | undefined
+    wait('store', () => true)
+    wait('copy', (n) => {
+      if (n === 1) held = lane.hold()
+      return false
+    })
+    const [one, two] = [pass(1), pass(2)]
+    await settle()
+    gates.get('store 2')!.resolve()
+    gates.get('store 1')!.resolve()
+    await one
+    expect(events.slice(2)).to.deep.equal(['copy 1', 'turn 1'])
+    held?.[Symbol.dispose]()
+    await two
+    expect(events.slice(4)).to.deep.equal(['copy 2', 'turn 2'])
+    expect(lane.busy).to.equal(false)
+  })
+
   it('keeps the order for any mixture of handlers that wait and do not', async () => {
     await fc.assert(
       fc.asyncProperty(

@@ -65,6 +65,35 @@ describe('session: a client that does not read', () => {
     expect(moved).to.deep.equal(['0', '1', '2', '3', '4'].filter((id) => !written.includes(`id='${id}'`)))
     expect(moved.length).to.be.greaterThan(2)
   })
+
+  for (const framing of [undefined, 'frames'] as const)
+    it(`leaves all of it, whatever is in between${framing === undefined ? '' : ' (RFC 7395)'}`, async () => {
+      await using h = await testHost({
+        modules: [available],
+        accounts: ['romeo', 'juliet'],
+        limits: { maxQueueBytes: 4_000_000 },
+      })
+      const phone = await h.client('juliet@example.org/phone', framing === undefined ? {} : { framing })
+      const desk = await h.client('juliet@example.org/desk')
+      const laptop = await h.client('juliet@example.org/laptop')
+      const romeo = await h.client('romeo@example.org/b')
+      await phone.send("<presence xmlns='jabber:client'/>")
+      phone.transport.blocked = true
+      const to = 'juliet@example.org'
+      for (const id of ['0', '1']) await romeo.send(message(to, id))
+      // nobody named: the own account
+      await laptop.send("<message id='note' type='chat'><body>x</body></message>")
+      // more when it is written than when it was read (RFC 6120 §11.1)
+      await romeo.send(message(to, 'large', `<![CDATA[${'&'.repeat(202_000)}]]>`))
+      await romeo.send(message(to, 'last'))
+      const written = phone.transport.written.join('')
+      await desk.send('<presence/>')
+      await phone.drop()
+      const moved = desk.take().map((e) => e.attr('id'))
+      const sent = ['0', '1', 'note', 'large', 'last'].filter((id) => !written.includes(`id='${id}'`))
+      expect(moved).to.deep.equal(sent)
+      expect(moved.length).to.be.greaterThan(3)
+    })
 })
 
 describe('session: binding and end', () => {
