@@ -127,7 +127,9 @@ export class Device implements DeviceLog {
   // ---- sending
 
   send(message: Message, to: string): void {
-    this.#outbox.message(message, text.message(message, to))
+    // RFC 6120 §10.3: to name nobody means the own account
+    const nobody = to === `${this.account}@${this.#world.domain}` && message.n % 2 === 0
+    this.#outbox.message(message, text.message(message, nobody ? undefined : to))
   }
 
   /** Asks the server how much it has handled; and again for what failed. */

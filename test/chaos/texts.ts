@@ -15,11 +15,12 @@ const PAGE = 50
 /** Switches carbons on. */
 export const carbons = `<iq type='set' id='carbons'><enable xmlns='${NS_CARBONS}'/></iq>`
 
-/** What a message of each kind contains. */
-export function message({ n, kind = 'text' }: Message, to: string): string {
+/** A message of each kind; `to` undefined: it names nobody. */
+export function message({ n, kind = 'text' }: Message, to: string | undefined): string {
   const id = `chaos-${n}`
   const origin = kind === 'bare' ? '' : `<origin-id xmlns='${NS_SID}' id='${id}'/>`
-  return `<message type='chat' to='${escapeXML(to)}' id='${id}'>${contentOf(n, kind)}${origin}</message>`
+  const address = to === undefined ? '' : ` to='${escapeXML(to)}'`
+  return `<message type='chat'${address} id='${id}'>${contentOf(n, kind)}${origin}</message>`
 }
 
 function contentOf(n: number, kind: NonNullable<Message['kind']>): string {
