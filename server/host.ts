@@ -42,6 +42,7 @@ export interface StanzaChains {
   readonly accountIn: Chain<StanzaEvent>
   readonly accountOffline: Chain<StanzaEvent>
   readonly accountStored: Chain<StanzaEvent>
+  readonly messageBounced: Chain<StanzaEvent>
   readonly clientOut: Chain<StanzaEvent>
   readonly remoteIn: Chain<StanzaEvent>
   readonly remoteOut: Chain<StanzaEvent>
@@ -83,6 +84,7 @@ export class Host implements SessionTable {
       accountIn: this.hooks.chain('account:in'),
       accountOffline: this.hooks.chain('account:offline'),
       accountStored: this.hooks.chain('account:stored'),
+      messageBounced: this.hooks.chain('message:bounced'),
       clientOut: this.hooks.chain('client:out'),
       remoteIn: this.hooks.chain('remote:in'),
       remoteOut: this.hooks.chain('remote:out'),

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import type { Clock } from './clock.ts'
-import type { Iq, IqHandler, Log, Target } from './module.ts'
+import type { Bound, Iq, IqHandler, Log, StanzaEvent, Target } from './module.ts'
 import type { Element } from './xmpp/element.ts'
 import { el } from './xmpp/element.ts'
 import { RequestTimeout, StanzaError } from './xmpp/errors.ts'
@@ -161,5 +161,36 @@ export class RequestTracker {
     if (stanza.attr('type') === 'error') pending.reject(stanzaErrorOf(stanza))
     else pending.resolve(stanza.firstElement())
     return true
+  }
+}
+
+/** A request as its handler sees it. */
+export class Request implements Iq {
+  readonly from: JID
+  readonly to: JID
+  readonly id: string
+  readonly type: 'get' | 'set'
+  readonly payload: Element
+  readonly stanza: Element
+  readonly session: Bound | undefined
+  #after: (() => void)[] | undefined
+
+  constructor(e: StanzaEvent, type: 'get' | 'set', payload: Element) {
+    this.from = e.from
+    this.to = e.to
+    this.id = e.stanza.attr('id') ?? ''
+    this.type = type
+    this.payload = payload
+    this.stanza = e.stanza
+    this.session = e.session
+  }
+
+  afterReply(fn: () => void): void {
+    ;(this.#after ??= []).push(fn)
+  }
+
+  /** The result is in the sender's queue. */
+  answered(): void {
+    for (const fn of this.#after ?? []) fn()
   }
 }

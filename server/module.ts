@@ -195,6 +195,12 @@ export interface Hooks {
   'account:offline': StanzaEvent
   /** A message that no session took, after a module has taken care of it (phases copy and observe). */
   'account:stored': StanzaEvent
+  /**
+   * A message that the host has let pass goes back to its sender with an error of this server: nobody took it, it could not be kept, its domain is
+   * out of reach. On the host of the sender, unless 'client:in' has refused it there, and on that of the receiver, unless 'remote:in' or 'account:in' has.
+   * The error waits for nobody (phase observe). What modules have added to the event may be missing: it may have been on its way twice.
+   */
+  'message:bounced': StanzaEvent
   /** To one session, before its queue. */
   'client:out': StanzaEvent
   /** From a component or another server to an address of this host, before routing. */

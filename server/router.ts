@@ -5,12 +5,13 @@
  * Everything for one account passes through the account's lane, so that it arrives in order whatever the handlers of
  * single stanzas wait for. Calls that need not wait return undefined, not a promise.
  */
+import { tellBounced, withoutArchiveId } from './bounced.ts'
 import { DomainTable } from './domains.ts'
 import type { Account, Host } from './host.ts'
 import { HANDLER_TIMEOUT_MS } from './hooks.ts'
-import { checkIq, refusal, type RequestTracker } from './iq.ts'
+import { checkIq, refusal, Request, type RequestTracker } from './iq.ts'
 import { Lanes } from './lanes.ts'
-import type { Bound, Iq, StanzaEvent, Verdict } from './module.ts'
+import type { Bound, StanzaEvent, Verdict } from './module.ts'
 import type { BoundClient, ClientSession } from './session.ts'
 import { isPast } from './takers.ts'
 import type { Element } from './xmpp/element.ts'
@@ -133,7 +134,7 @@ export class Router {
   }
 
   readonly #afterRemoteOut = (e: StanzaEvent, verdict: Verdict): Done =>
-    verdict === undefined ? this.#leave(e) : this.#stopped(e, verdict)
+    verdict === undefined ? this.#leave(e) : this.#stopped(e, verdict, 'all')
 
   #leave(e: StanzaEvent): Done {
     const taker = this.domains.takerOf(e.to.domain)
@@ -201,7 +202,7 @@ export class Router {
 
   /** The chain `account:in` is done. */
   #arrived(host: Host, e: StanzaEvent, verdict: Verdict): Done {
-    if (verdict !== undefined) return this.#stopped(e, verdict)
+    if (verdict !== undefined) return this.#stopped(e, verdict, 'sender')
     switch (e.stanza.name) {
       case 'message':
         return this.#message(host, e)
@@ -249,7 +250,7 @@ export class Router {
 
   #afterOffline(host: Host, e: StanzaEvent, verdict: Verdict): Done {
     if (verdict === undefined) return this.#unavailable(e)
-    if ('bounce' in verdict) return this.#stopped(e, verdict)
+    if ('bounce' in verdict) return this.bounce(e, verdict.bounce)
     const { accountStored } = host.chains
     return accountStored.runAfter(accountStored.message, e)
   }
@@ -314,13 +315,19 @@ export class Router {
     return (session as ClientSession).deliver(host, e) // the table holds nothing else
   }
 
-  #stopped(e: StanzaEvent, verdict: Verdict): Done {
-    return verdict !== undefined && 'bounce' in verdict ? this.bounce(e, verdict.bounce) : undefined
+  /** `told`: whose host is told of it, since it let the stanza pass. */
+  #stopped(e: StanzaEvent, verdict: Verdict, told?: 'sender' | 'all'): Done {
+    return verdict !== undefined && 'bounce' in verdict ? this.#sendBack(e, verdict.bounce, told) : undefined
   }
 
-  /** Answers a stanza with an error, unless that is forbidden (RFC 6120 §8.3.1). */
+  /** Answers a stanza that was on its way with an error, unless that is forbidden (RFC 6120 §8.3.1). */
   bounce(e: StanzaEvent, error: StanzaError): Done {
-    const answer = errorReply(e.stanza, error)
+    return this.#sendBack(e, error, 'all')
+  }
+
+  #sendBack(e: StanzaEvent, error: StanzaError, told: 'sender' | 'all' | undefined): Done {
+    if (told !== undefined) tellBounced(this.#hosts, e, told)
+    const answer = errorReply(withoutArchiveId(e), error)
     return answer === undefined ? undefined : this.#back(e, answer)
   }
 
@@ -361,35 +368,4 @@ async function inTime<T>(result: Promise<T>, host: Host): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>()
   using _timer = host.env.clock.after(HANDLER_TIMEOUT_MS, () => reject(new Error('handler timed out')))
   return await Promise.race([result, late])
-}
-
-/** A request as its handler sees it. */
-class Request implements Iq {
-  readonly from: JID
-  readonly to: JID
-  readonly id: string
-  readonly type: 'get' | 'set'
-  readonly payload: Element
-  readonly stanza: Element
-  readonly session: Bound | undefined
-  #after: (() => void)[] | undefined
-
-  constructor(e: StanzaEvent, type: 'get' | 'set', payload: Element) {
-    this.from = e.from
-    this.to = e.to
-    this.id = e.stanza.attr('id') ?? ''
-    this.type = type
-    this.payload = payload
-    this.stanza = e.stanza
-    this.session = e.session
-  }
-
-  afterReply(fn: () => void): void {
-    ;(this.#after ??= []).push(fn)
-  }
-
-  /** The result is in the sender's queue. */
-  answered(): void {
-    for (const fn of this.#after ?? []) fn()
-  }
 }

@@ -1,6 +1,6 @@
 /** RFC 6120 §8, §10 and RFC 6121 §8.5: where stanzas go, row by row of table 1. */
 import { expect } from 'chai'
-import type { ModuleDef } from '../../server/module.ts'
+import type { ModuleDef, StanzaEvent } from '../../server/module.ts'
 import { el } from '../../server/xmpp/element.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
 import { type TestClient, type TestHost, testHost } from '../helpers/host.ts'
@@ -233,6 +233,53 @@ describe('router: iq (RFC 6120 §8.2.3, §10.3.3)', () => {
         `<iq type='result' id='1' to='example.org'/><iq type='error' id='2'/><iq type='result' id='3' to='juliet@example.org/x'/>`,
       ),
     ).to.deep.equal([])
+  })
+})
+
+describe('router: messages that go back to their senders', () => {
+  const MESSAGE = (to: string, more = '') =>
+    `<message to='${to}' type='chat' id='m'><body>hi</body>${more}</message>`
+
+  /** Tells of what went back; refuses what is called so, gives the others an id. */
+  const told: string[] = []
+  const follows: ModuleDef<never> = {
+    name: 'follows',
+    summary: 'test',
+    specs: [],
+    setup(ctx) {
+      const id = el('stanza-id', 'urn:xmpp:sid:0', { by: BARE, id: 'secret' })
+      const refuse = (what: string) => (e: StanzaEvent) =>
+        e.stanza.getChild(what) === undefined ? undefined : { bounce: new StanzaError('not-allowed') }
+      ctx.hook('client:in', { phase: 'guard' }, refuse('early'))
+      ctx.hook('account:in', { phase: 'guard' }, refuse('here'))
+      ctx.hook('account:in', { phase: 'store' }, (e) => void (e.stanza = e.stanza.append(id)))
+      ctx.hook('account:offline', { phase: 'store' }, refuse('late'))
+      ctx.hook('message:bounced', { phase: 'observe' }, ({ to }) => void told.push(to.toString()))
+    },
+  }
+  beforeEach(() => void told.splice(0))
+
+  for (const [what, to, more, times] of [
+    ['nobody takes it', BARE, '', 1],
+    ['it cannot be kept', BARE, '<late/>', 1],
+    ['its domain is out of reach', 'a@example.net', '', 1],
+    ['the server itself has no use for it', 'example.org', '', 1],
+    ['the sender’s side refuses it', BARE, '<early/>', 0],
+    ['the receiver’s side refuses it', BARE, '<here/>', 0],
+  ] as const)
+    it(`modules are ${times === 0 ? 'not ' : ''}told: ${what}`, async () => {
+      await using h = await testHost({ modules: [available, follows], accounts: ['romeo', 'juliet'] })
+      const romeo = await h.client('romeo@example.org/orchard')
+      const [error] = await romeo.send(MESSAGE(to, more))
+      expect(error?.attr('type')).to.equal('error')
+      expect(told).to.deep.equal(times === 0 ? [] : [to])
+    })
+
+  it('XEP-0313 §3.5: the error does not tell the id that the archive of the receiver has given it', async () => {
+    await using h = await testHost({ modules: [available, follows], accounts: ['romeo', 'juliet'] })
+    const romeo = await h.client('romeo@example.org/orchard')
+    const [error] = await romeo.send(MESSAGE(BARE, "<stanza-id xmlns='urn:xmpp:sid:0' by='a@b' id='1'/>"))
+    expect(error?.elements.map((e) => e.attr('id') ?? e.name)).to.deep.equal(['body', '1', 'error'])
   })
 })
 
