@@ -108,7 +108,7 @@ export default defineModule({
     const duplicates = ctx.metrics.counter('duplicates', 'Messages that were sent again and stopped')
     const gone = new Set<string>()
     const ends = await Ends.read(ctx, options.resendWindow)
-    const resent = resending(ctx, ends, options.resendWindow, isHere)
+    const resent = await resending(ctx, ends, options.resendWindow, isHere)
     const searches = new Searches()
     archiving.add(ctx.host)
     ctx.signal.addEventListener('abort', () => archiving.delete(ctx.host))
@@ -118,6 +118,7 @@ export default defineModule({
     function decide(e: StanzaEvent, local: string, peer: JID): void | Promise<void> {
       e.archiving = undefined
       e.passing = undefined
+      if (e.duplicate === true) e.duplicate = false // on its way in: that was the sender's side
       const finding = examine(e.stanza)
       if (finding === undefined) return undefined
       const wanted = gone.has(local) ? returned(local) : prefs.wants(local, peer)
@@ -157,7 +158,8 @@ export default defineModule({
 
     ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, (e) => {
       const finding = e.archiving
-      if (finding === undefined || isOwn(e)) return undefined
+      if (isOwn(e)) return undefined
+      if (finding === undefined) return resent.leaving(e, e.passing)
       ends.archiving()
       const { stanza, from, to } = e
       return archives.append(from.local, 'out', to, stanza, finding, (id, duplicate): Verdict => {
@@ -165,14 +167,13 @@ export default defineModule({
         e.archivedAs = id
         if (!duplicate) return undefined
         e.duplicate = true
-        // The server may have been killed in between, so the receiver's side decides, where there is one.
-        return isHere(to) ? undefined : resent.again(e, finding.originId)
+        return isHere(to) ? undefined : resent.leaving(e, finding.originId)
       })
     })
 
     ctx.hook('account:in', { phase: 'store', kinds: ['message'] }, (e) => {
       const finding = e.archiving
-      if (finding === undefined) return resent.again(e, e.passing)
+      if (finding === undefined) return resent.arriving(e, e.passing)
       ends.archiving()
       const { from, to } = e
       const bare = to.bare.toString()
@@ -256,6 +257,7 @@ export default defineModule({
         // When it cannot be put right, the next process must not take what is there for delivered.
         await archives.doubts.settleAll()
         await ends.over()
+        await resent.over()
       },
     }
   },

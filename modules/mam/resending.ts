@@ -1,55 +1,82 @@
 /**
  * Messages that clients send again after a broken stream (XEP-0359 0.7.0 §2.2), beyond what the archive of the receiver can tell: it is not
- * there, or has the message although nobody got it. What is unknown after a crash is delivered once more rather than never.
+ * there, or has the message although nobody got it. What is unknown after a crash is delivered once more rather than never; so is what came
+ * back to its sender with an error.
  */
 import type { Ctx, StanzaEvent, Verdict } from '../../server/module.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
+import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 import type { Ends } from './ends.ts'
 import { READS_ARCHIVE } from './ns.ts'
-import { Passed, Refused, Unkept } from './resent.ts'
+import { type Passage, Passed, Refused, Unkept } from './resent.ts'
 
 /** What to do with a message that has been sent before. */
 export interface Resending {
-  /** Where no archive knows: stopped when it went there before and did not come back. */
-  again(e: StanzaEvent, originId: string | undefined): Verdict
-  /** Where the archive has it; `since`: when it came there. The stanza of `e` has its id from there. */
+  /** On its way out, where the archive of the sender has it or there is none: stopped when it got out of here before and did not come back. */
+  leaving(e: StanzaEvent, originId: string | undefined): Verdict
+  /** On its way in, where there is no archive: the same. */
+  arriving(e: StanzaEvent, originId: string | undefined): Verdict
+  /** On its way in, where the archive has it; `since`: when it came there. The stanza of `e` has its id from there. */
   known(e: StanzaEvent, originId: string, since: Date | undefined): Verdict | Promise<Verdict>
+  /** This process ends in order: the next one shall know what this one does. */
+  over(): Promise<void>
 }
 
+/** In the store, between processes. */
+type Remembered = {
+  readonly left: readonly (readonly [string, Passage])[]
+  readonly arrived: readonly (readonly [string, Passage])[]
+  readonly refused: readonly string[]
+}
+
+const KEY = 'resent'
 const SENT_BEFORE: Verdict = { stop: 'duplicate' }
 
 /** Follows what becomes of messages. `isHere`: whether the receiver's side has an archive in this process. */
-export function resending(ctx: Ctx, ends: Ends, windowMs: number, isHere: (to: JID) => boolean): Resending {
-  const refused = new Refused()
+export async function resending(
+  ctx: Ctx,
+  ends: Ends,
+  windowMs: number,
+  isHere: (to: JID) => boolean,
+): Promise<Resending> {
+  const docs = ctx.storage.docs<Remembered>('processes')
+  const before = await docs.get('', KEY)
+  // If this process is killed, nobody knows what became of them.
+  if (before !== undefined) await docs.delete('', KEY)
+  const refused = new Refused(before?.refused ?? [])
+  const left = new Passed(windowMs, before?.left ?? [])
+  const arrived = new Passed(windowMs, before?.arrived ?? [])
   const unkept = new Unkept()
-  const passed = new Passed(windowMs)
   const underWay = new Map<string, Promise<void>>()
 
-  ctx.hook('client:in', { phase: 'observe', kinds: ['message'] }, ({ archiving: kept, stanza, from, to }) => {
-    const id = kept?.originId
-    if (id !== undefined && id !== '' && !isHere(to)) passed.add(stanza, from, to, id, ctx.now())
+  ctx.hook('client:in', { phase: 'observe', kinds: ['message'] }, (e) => {
+    const id = e.passing ?? (isHere(e.to) ? undefined : e.archiving?.originId)
+    if (id !== undefined && id !== '') left.add(e, id, ctx.now())
   })
-  ctx.hook('account:in', { phase: 'observe', kinds: ['message'] }, ({ passing, stanza, from, to }) => {
-    if (passing !== undefined) passed.add(stanza, from, to, passing, ctx.now())
+  ctx.hook('account:in', { phase: 'observe', kinds: ['message'] }, (e) => {
+    if (e.passing !== undefined) arrived.add(e, e.passing, ctx.now())
+    const { stanza, from, to } = e
+    // What others send back. Accounts here have no say in what was delivered to them.
+    if (stanza.attr('type') === 'error' && !isHere(from))
+      refused.add(to.local, from, stanza.attr('id'), originIdOf(stanza))
   })
   // Only now is it certain that nobody takes it: a session may have become available since it was archived.
-  ctx.hook(
-    'account:offline',
-    { phase: 'guard', kinds: ['message'], before: ['offline'] },
-    ({ archiving: kept, from, to }) => {
-      const { originId = '' } = kept ?? {}
-      if (originId !== '') unkept.add(to.local, from, originId, ctx.now())
-    },
-  )
-  ctx.hook('account:stored', { phase: 'observe' }, ({ archiving: kept, from, to }) => {
-    if (kept !== undefined) unkept.delete(to.local, from, kept.originId ?? '')
+  ctx.hook('account:offline', { phase: 'guard', kinds: ['message'], before: ['offline'] }, (e) => {
+    const { originId = '' } = e.archiving ?? {}
+    if (originId !== '') unkept.add(e, originId)
   })
-  ctx.hook('client:out', { phase: 'observe', kinds: ['message'] }, ({ stanza, from, to }) => {
-    if (stanza.attr('type') !== 'error') return
-    refused.add(to.local, from, stanza.attr('id'))
-    const originId = stanza.getChild('origin-id', NS.SID)?.attr('id') ?? ''
-    if (originId !== '') unkept.fail(from.local, to, originId)
+  ctx.hook('account:stored', { phase: 'observe' }, (e) => {
+    if (e.archiving !== undefined) unkept.delete(e, e.archiving.originId ?? '')
+  })
+  ctx.hook('message:bounced', { phase: 'observe' }, (e) => {
+    const { stanza, from, to } = e
+    const originId = originIdOf(stanza)
+    if (originId === '') return
+    if (from.domain === ctx.host) left.cameBack(e, originId)
+    if (to.domain !== ctx.host) return
+    arrived.cameBack(e, originId)
+    if (stanzaIdBy(stanza, to.bare) !== undefined) unkept.fail(e, originId)
   })
 
   /**
@@ -57,18 +84,16 @@ export function resending(ctx: Ctx, ends: Ends, windowMs: number, isHere: (to: J
    * or it is kept for them.
    */
   async function late(e: StanzaEvent, originId: string): Promise<Verdict> {
-    const { stanza, from, to } = e
-    if (passed.has(stanza, from, to, originId, ctx.now())) return SENT_BEFORE
-    const key = `${to.local} ${from.bare.toString()} ${originId}`
+    const passed = arrived.get(e, originId, ctx.now())
+    if (passed?.back === false) return SENT_BEFORE
+    const key = `${e.to.local} ${e.from.bare.toString()} ${originId}`
     let giving = underWay.get(key)
     if (giving === undefined) {
       giving = give(e)
         .then(
-          () => passed.add(stanza, from, to, originId, ctx.now()),
+          () => arrived.add(e, originId, ctx.now()),
           (error: unknown) => {
-            // its sender is told, and may try again
-            unkept.add(to.local, from, originId, ctx.now())
-            unkept.fail(to.local, from, originId)
+            unkept.fail(e, originId) // its sender is told, and may try again
             throw error
           },
         )
@@ -96,16 +121,36 @@ export function resending(ctx: Ctx, ends: Ends, windowMs: number, isHere: (to: J
     if (takers.length === 0 || pending.length > 0) await kept?.keep(e)
   }
 
+  function known(e: StanzaEvent, originId: string, since: Date | undefined): Verdict | Promise<Verdict> {
+    const failed = unkept.take(e, originId)
+    if (failed instanceof Promise) return failed.then(() => known(e, originId, since))
+    // A process that was killed: nobody knows what it did besides.
+    return failed || (since !== undefined && ends.cut(since)) ? late(e, originId) : SENT_BEFORE
+  }
+
   return {
-    again({ stanza, from, to }, originId) {
-      if (originId === undefined || !passed.has(stanza, from, to, originId, ctx.now())) return undefined
-      const cameBack = from.domain === ctx.host && refused.take(from.local, to, stanza.attr('id'))
-      return cameBack ? undefined : SENT_BEFORE
+    leaving(e, originId) {
+      if (originId === undefined || originId === '') return undefined
+      const { stanza, from, to } = e
+      const passed = left.get(e, originId, ctx.now())
+      if (passed === undefined) return undefined
+      e.duplicate = true
+      // The server may have been killed in between, so the receiver's side decides, where there is one.
+      if (passed.back || isHere(to)) return undefined
+      return refused.take(from.local, to, stanza.attr('id'), originId) ? undefined : SENT_BEFORE
     },
-    known(e, originId, since) {
-      const failed = unkept.take(e.to.local, e.from, originId, ctx.now())
-      // A process that was killed: nobody knows what it did besides.
-      return failed || (since !== undefined && ends.cut(since)) ? late(e, originId) : SENT_BEFORE
+    arriving(e, originId) {
+      if (originId === undefined) return undefined
+      return arrived.get(e, originId, ctx.now())?.back === false ? SENT_BEFORE : undefined
+    },
+    known,
+    async over() {
+      const now = ctx.now()
+      const remembered = { left: left.all(now), arrived: arrived.all(now), refused: refused.all() }
+      if (Object.values(remembered).some((list) => list.length > 0)) await docs.put('', KEY, remembered)
     },
   }
 }
+
+const originIdOf = (message: StanzaEvent['stanza']): string =>
+  message.getChild('origin-id', NS.SID)?.attr('id') ?? ''

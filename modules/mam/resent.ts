@@ -1,80 +1,125 @@
 /** What is remembered, for a while, of messages that may be sent again: those that came back, and those that went where no archive knows them. */
 import { createHash } from 'node:crypto'
-import type { Element } from '../../server/xmpp/element.ts'
+import type { StanzaEvent } from '../../server/module.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
 import { looksOf } from './archives.ts'
 
 /** Of each; more, and the oldest are forgotten. */
 const MAX = 10_000
 
-/** Messages that came back to their senders with an error. */
+/** A message on its way, or on its way once more. */
+type Sent = Pick<StanzaEvent, 'stanza' | 'from' | 'to'>
+
+/** Messages that others than this server sent back with an error, by what those repeat of them. */
 export class Refused {
-  readonly #messages = new Map<string, true>()
+  readonly #messages: Map<string, true>
+
+  /** `known`: from an earlier process. */
+  constructor(known: readonly string[]) {
+    this.#messages = new Map(known.map((key) => [key, true]))
+  }
 
   /** `from`: whom the message was for. */
-  add(local: string, from: JID, id: string | undefined): void {
-    if (id !== undefined) keep(this.#messages, keyOf(local, from, id), true)
+  add(local: string, from: JID, id: string | undefined, originId: string | undefined): void {
+    for (const key of keysOf(local, from, id, originId)) keep(this.#messages, key, true)
   }
 
   /** Whether that message came back; it is forgotten then. */
-  take(local: string, peer: JID, id: string | undefined): boolean {
-    return id !== undefined && this.#messages.delete(keyOf(local, peer, id))
+  take(local: string, peer: JID, id: string | undefined, originId: string): boolean {
+    if (this.#messages.size === 0) return false
+    const took = keysOf(local, peer, id, originId).map((key) => this.#messages.delete(key))
+    return took.includes(true)
+  }
+
+  /** For the next process. */
+  all(): readonly string[] {
+    return [...this.#messages.keys()]
   }
 }
 
-/** How long a message may be on its way: longer than a handler has; milliseconds. */
-const ON_ITS_WAY_MS = 15_000
-
-/** Messages in archives that are on their way to the store for those who are away: when that fails, nobody gets them, and their sender is told. */
+/** Messages in archives that nobody has taken: on their way to the store for those who are away, or sent back since that failed. */
 export class Unkept {
-  readonly #messages = new Map<string, { readonly at: number; failed: boolean }>()
+  readonly #onTheirWay = new Map<string, PromiseWithResolvers<void> | undefined>()
+  readonly #failed = new Map<string, true>()
 
-  /** `originId`: the id its sender gave it. */
-  add(local: string, from: JID, originId: string, now: number): void {
-    keep(this.#messages, keyOf(local, from, originId), { at: now, failed: false })
+  /** It is on its way. `originId`: the id its sender gave it. */
+  add({ from, to }: Sent, originId: string): void {
+    const key = keyOf(to.local, from, originId)
+    if (!this.#onTheirWay.has(key)) keep(this.#onTheirWay, key, undefined)
   }
 
   /** It is kept. */
-  delete(local: string, from: JID, originId: string): void {
-    if (this.#messages.size > 0) this.#messages.delete(keyOf(local, from, originId))
+  delete({ from, to }: Sent, originId: string): void {
+    if (this.#onTheirWay.size === 0) return
+    const key = keyOf(to.local, from, originId)
+    this.#onTheirWay.get(key)?.resolve()
+    this.#onTheirWay.delete(key)
   }
 
   /** Its sender is told that it failed. */
-  fail(local: string, from: JID, originId: string): void {
-    const known = this.#messages.get(keyOf(local, from, originId))
-    if (known !== undefined) known.failed = true
+  fail(e: Sent, originId: string): void {
+    keep(this.#failed, messageKey(e, originId), true)
+    this.delete(e, originId)
   }
 
-  /** Whether it was not kept, and is not on its way any more; it is forgotten then. */
-  take(local: string, from: JID, originId: string, now: number): boolean {
-    if (this.#messages.size === 0) return false
-    const key = keyOf(local, from, originId)
-    const known = this.#messages.get(key)
-    if (known === undefined || (!known.failed && now - known.at < ON_ITS_WAY_MS)) return false
-    return this.#messages.delete(key)
+  /** Whether it was sent back; it is forgotten then. A promise: it is on its way, ask again when that is over. */
+  take(e: Sent, originId: string): boolean | Promise<void> {
+    if (this.#failed.size > 0 && this.#failed.delete(messageKey(e, originId))) return true
+    if (this.#onTheirWay.size === 0) return false
+    const key = keyOf(e.to.local, e.from, originId)
+    if (!this.#onTheirWay.has(key)) return false
+    const over = this.#onTheirWay.get(key) ?? Promise.withResolvers<void>()
+    this.#onTheirWay.set(key, over)
+    return over.promise
   }
 }
 
+/** What is known of a message that went where no archive knows it; as it is stored. */
+export type Passage = {
+  /** When, milliseconds since 1970. */
+  readonly at: number
+  /** It came back to its sender with an error. */
+  readonly back: boolean
+}
+
 /**
- * Messages that were delivered to somebody without an archive. A process that was killed does not know them any more: what is sent again
+ * Messages that were delivered where no archive knows them. What a process that was killed knew of them is lost: what is sent again
  * then is delivered, perhaps for the second time, because nobody could tell that it was delivered at all.
  */
 export class Passed {
-  readonly #times = new Map<string, number>()
+  readonly #messages: Map<string, Passage>
   readonly #windowMs: number
 
-  /** `windowMs`: how long a message that is sent again counts as the same, milliseconds. */
-  constructor(windowMs: number) {
+  /** `windowMs`: how long a message that is sent again counts as the same, milliseconds. `known`: from an earlier process. */
+  constructor(windowMs: number, known: readonly (readonly [string, Passage])[]) {
     this.#windowMs = windowMs
+    this.#messages = new Map(known)
   }
 
-  add(message: Element, from: JID, to: JID, originId: string, now: number): void {
-    keep(this.#times, passedKey(message, from, to, originId), now)
+  add(e: Sent, originId: string, now: number): void {
+    const key = messageKey(e, originId)
+    this.#messages.delete(key) // behind the others
+    keep(this.#messages, key, { at: now, back: false })
   }
 
-  has(message: Element, from: JID, to: JID, originId: string, now: number): boolean {
-    const at = this.#times.get(passedKey(message, from, to, originId))
-    return at !== undefined && now - at <= this.#windowMs
+  /** Its sender is told that it failed. */
+  cameBack(e: Sent, originId: string): void {
+    if (this.#messages.size === 0) return
+    const key = messageKey(e, originId)
+    const known = this.#messages.get(key)
+    if (known !== undefined) this.#messages.set(key, { ...known, back: true })
+  }
+
+  /** Undefined: it is not known, or that is too long ago. */
+  get(e: Sent, originId: string, now: number): Passage | undefined {
+    if (this.#messages.size === 0) return undefined
+    const known = this.#messages.get(messageKey(e, originId))
+    return known !== undefined && now - known.at <= this.#windowMs ? known : undefined
+  }
+
+  /** For the next process. */
+  all(now: number): readonly (readonly [string, Passage])[] {
+    return [...this.#messages].filter(([, { at }]) => now - at <= this.#windowMs)
   }
 }
 
@@ -87,7 +132,20 @@ function keep<T>(map: Map<string, T>, key: string, value: T): void {
 const keyOf = (local: string, peer: JID, id: string): string =>
   `${local} ${peer.bare.toString()} ${id.slice(0, 256)}`
 
-function passedKey(message: Element, from: JID, to: JID, originId: string): string {
-  const parts = JSON.stringify([from.bare.toString(), to.bare.toString(), originId, looksOf(message)])
+/** The id of a stanza, and the one that its sender gave it (XEP-0359 §2.2), which are different things. */
+function keysOf(
+  local: string,
+  peer: JID,
+  id: string | undefined,
+  originId: string | undefined,
+): readonly string[] {
+  const keys: string[] = []
+  if (id !== undefined) keys.push(keyOf(local, peer, `id ${id}`))
+  if (originId !== undefined && originId !== '') keys.push(keyOf(local, peer, `origin-id ${originId}`))
+  return keys
+}
+
+function messageKey({ stanza, from, to }: Sent, originId: string): string {
+  const parts = JSON.stringify([from.bare.toString(), to.bare.toString(), originId, looksOf(stanza)])
   return createHash('sha256').update(parts).digest('base64url')
 }

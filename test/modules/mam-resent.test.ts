@@ -36,6 +36,7 @@ describe('module mam: the receiver keeps no archive', () => {
       await romeo!.send(NEVER)
       await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
     }
+    await store.open('example.org', 'mam').docs<Doc>('processes').purge('') // nothing of an orderly end
     await using h = await archiveHost({}, { modules, store })
     const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
     for (let i = 0; i < 2; i++) await juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
