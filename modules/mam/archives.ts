@@ -21,6 +21,11 @@ const MAX_KEY = 500
 /** Entries of one step of a long reading. */
 const STEP = 200
 
+/** How long an append may take, milliseconds: less than a handler has, since what takes longer has failed for its sender. */
+const APPEND_MS = 9_000
+/** Messages with one id of their sender that are told apart by what they look like and when they came. */
+const MAX_USES = 8
+
 /** What became of a message. */
 export interface Appended {
   /** The store's. */
@@ -52,6 +57,9 @@ export class Archives {
   readonly #underWay = new Map<string, Promise<unknown>>()
   /** Owners of archives in which something is being put anew, and when the next append may begin; never rejects. */
   readonly #lines = new Map<string, Promise<void>>()
+  /** Messages of this moment without a key, by owner and text, and when the last of them came. */
+  readonly #moments = new Map<string, number>()
+  #moment = 0
 
   /** `resendMs`: how long a message that is sent again counts as the same, milliseconds. */
   constructor(ctx: Ctx, ids: IdCodec, resendMs: number) {
@@ -59,7 +67,7 @@ export class Archives {
     this.ids = ids
     this.#ctx = ctx
     this.#resendMs = resendMs
-    this.doubts = new Doubts(this.archive, (local) => ctx.run('archive:removed', { local }))
+    this.doubts = new Doubts(this.archive, resendMs, (local) => ctx.run('archive:removed', { local }))
   }
 
   /**
@@ -67,7 +75,7 @@ export class Archives {
    * one archive take effect in the order of the calls.
    *
    * A message that has reached nobody, whose sender was told that it failed, is put at the end of the archive when it comes again, since that is how
-   * every device will see it.
+   * every device will see it. What the store does too late is as good as failed; rejects then, or when the store fails.
    */
   append<T>(
     local: string,
@@ -78,17 +86,18 @@ export class Archives {
     then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
   ): Promise<T> {
     const dedupe = this.#dedupe(way, peer, finding)
+    const by = this.#ctx.now() + APPEND_MS
     const line =
       (this.#lines.size === 0 ? undefined : this.#lines.get(local)) ?? this.#underWayOf(local, dedupe)
     if (line === undefined) {
-      const { done, hold } = this.#begin(local, peer, stanza, dedupe, then)
+      const { done, hold } = this.#begin(local, peer, stanza, dedupe, by, then)
       if (hold !== undefined) this.#stand(local, hold)
       return done
     }
     // In line behind all that came before, whether it waits or has begun.
     const begun = line
       .then(() => this.#underWayOf(local, dedupe))
-      .then(() => this.#begin(local, peer, stanza, dedupe, then))
+      .then(() => this.#begin(local, peer, stanza, dedupe, by, then))
     this.#stand(
       local,
       begun.then(
@@ -125,37 +134,61 @@ export class Archives {
     peer: JID,
     stanza: Element,
     dedupe: string | undefined,
+    by: number,
     then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
   ): Begun<T> {
-    const entry = {
-      at: new Date(this.#ctx.now()),
-      with: peer.bare.toString(),
-      doc: { xml: stanza.toString() },
+    const doc = { xml: stanza.toString() }
+    const entry = { with: peer.bare.toString(), doc }
+    if (dedupe === undefined) {
+      const single = { ...entry, at: this.#momentOf(local, doc.xml) }
+      return { done: this.#put(local, single, by, ({ id }) => then(this.ids.encode(local, id), false)) }
     }
-    if (dedupe === undefined)
-      return { done: this.#put(local, entry, ({ id }) => then(this.ids.encode(local, id), false)) }
-    const keyed = { ...entry, dedupe }
-    const done = this.#put(local, keyed, ({ id, duplicate }) => {
+    const keyed = { ...entry, at: new Date(this.#ctx.now()), dedupe }
+    const done = this.#put(local, keyed, by, ({ id, duplicate }) => {
       if (!duplicate) {
         if (this.doubts.some) this.doubts.forget(local, keyed)
         return then(this.ids.encode(local, id), false)
       }
-      return this.#known(local, keyed, id, stanza).then((known) =>
+      return this.#known(local, keyed, id, stanza, by).then((known) =>
         then(this.ids.encode(local, known.id), known.duplicate, known.since),
       )
     })
-    if (!this.doubts.some || !this.doubts.has(local, keyed)) return { done }
+    if (!this.doubts.concern(local, keyed)) return { done }
     // It may get its place only after some steps: what begins later must not get an earlier one.
     return { done, hold: settled(done) }
   }
 
-  #put<T>(local: string, entry: NewEntry, then: (stored: Appended) => T | Promise<T>): Promise<T> {
+  /** The time of an entry without a key, which is known by that and its text: equal ones are a millisecond apart. */
+  #momentOf(local: string, xml: string): Date {
+    const now = this.#ctx.now()
+    if (now !== this.#moment) {
+      this.#moment = now
+      // Some are ahead of the clock; all are, when it was set back.
+      for (const [name, at] of this.#moments) if (at < now || at > now + 1000) this.#moments.delete(name)
+    }
+    const name = `${local} ${xml}`
+    const at = Math.max(now, (this.#moments.get(name) ?? 0) + 1)
+    this.#moments.set(name, at)
+    return new Date(at)
+  }
+
+  #put<T>(
+    local: string,
+    entry: NewEntry,
+    by: number,
+    then: (stored: Appended) => T | Promise<T>,
+  ): Promise<T> {
+    if (this.#ctx.now() >= by) throw tooLate()
     const appending = this.archive.append(local, entry)
     const key = entry.dedupe === undefined ? undefined : underWayKey(local, entry.dedupe)
     if (key !== undefined) this.#underWay.set(key, appending)
     return appending.then(
       (stored) => {
         if (key !== undefined) this.#underWay.delete(key)
+        if (!stored.duplicate && this.#ctx.now() >= by) {
+          this.doubts.add(local, entry, false)
+          throw tooLate()
+        }
         return then(stored)
       },
       (error: unknown) => {
@@ -170,30 +203,32 @@ export class Archives {
    * An id of its sender came twice. Clients that count their messages anew after each start use the same ids for other messages, which must
    * not be lost: only what looks the same, and is not too old, is the same. The id is the store's.
    */
-  async #known(local: string, entry: Keyed, first: string, stanza: Element): Promise<Appended> {
-    const known = await this.#shown(local, entry, first)
-    if (!known.duplicate) return known
-    const since = await this.#isSame(local, known.id, entry.at, stanza)
-    if (since !== undefined) return { ...known, since }
+  async #known(local: string, entry: Keyed, first: string, stanza: Element, by: number): Promise<Appended> {
     const looks = createHash('sha256').update(looksOf(stanza)).digest('base64url')
-    const second = { ...entry, dedupe: keyOf(entry.dedupe, looks) }
-    const other = await this.#shown(local, second, undefined)
-    if (!other.duplicate) return other
-    const before = await this.#isSame(local, other.id, entry.at, stanza)
-    if (before !== undefined) return { ...other, since: before }
+    for (let use = 0; use < MAX_USES; use++) {
+      const parts = use === 0 ? [] : use === 1 ? [looks] : [looks, `${use}`]
+      const keyed = { ...entry, dedupe: keyOf(entry.dedupe, ...parts) }
+      const stored = await this.#shown(local, keyed, use === 0 ? first : undefined, by)
+      if (!stored.duplicate) return stored
+      const since = await this.#isSame(local, stored.id, entry.at, stanza)
+      if (since === undefined) continue
+      if (!this.doubts.isLost(local, since)) return { ...stored, since }
+      await this.doubts.takeOut(local, stored.id)
+      return await this.#put(local, keyed, by, (appended) => appended)
+    }
     const { at, with: peer, doc } = entry
-    return await this.#put(local, { at, with: peer, doc }, ({ id }) => ({ id, duplicate: false }))
+    return await this.#put(local, { at, with: peer, doc }, by, ({ id }) => ({ id, duplicate: false }))
   }
 
   /** Appends, unless an entry of that key has been shown; `first`: it is known that there is one. */
-  async #shown(local: string, entry: Keyed, first: string | undefined): Promise<Appended> {
+  async #shown(local: string, entry: Keyed, first: string | undefined, by: number): Promise<Appended> {
     const stored =
       first === undefined
-        ? await this.#put(local, entry, (appended) => appended)
+        ? await this.#put(local, entry, by, (appended) => appended)
         : { id: first, duplicate: true }
     if (!stored.duplicate || !this.doubts.has(local, entry)) return stored
     await this.doubts.settle(local)
-    return await this.#put(local, entry, (appended) => appended)
+    return await this.#put(local, entry, by, (appended) => appended)
   }
 
   /** When that entry was made, if it is of the same message. */
@@ -263,6 +298,8 @@ export class Archives {
 }
 
 const underWayKey = (local: string, dedupe: string): string => `${local} ${dedupe}`
+
+const tooLate = (): Error => new Error('the archive took too long')
 
 const nothing = (): void => undefined
 /** When it is over, however it ends. */

@@ -24,13 +24,21 @@ interface Doubt {
   unanswered: boolean
 }
 
-/** Entries that are remembered, and their XML, UTF-16 units; beyond that the oldest are forgotten. */
-const MAX_ENTRIES = 2000
+/** Entries that are remembered, and their XML, UTF-16 units; of the oldest beyond that only the times are. */
+const MAX_ENTRIES = 10_000
 const MAX_SIZE = 16 * 1024 * 1024
+/** Owners whose times are remembered one by one; of more it is one span for all. */
+const MAX_LOST = 10_000
 /** Entries of one moment that are looked at together. */
 const SAME = 100
 /** Attempts that are looked for one by one. */
 const MAX_ATTEMPTS = 8
+
+/** When appends failed that are not remembered any more, milliseconds since 1970; both ends are included. */
+export interface Span {
+  readonly from: number
+  readonly until: number
+}
 
 /** The doubts of all archives of a host. */
 export class Doubts {
@@ -38,12 +46,17 @@ export class Doubts {
   readonly #removed: (local: string) => unknown
   readonly #byOwner = new Map<string, Map<string, Doubt>>()
   readonly #settling = new Map<string, Promise<void>>()
+  /** Of what was forgotten. */
+  readonly #lost = new Map<string, Span>()
+  #lostOfAll: Span | undefined
+  readonly #windowMs: number
   #count = 0
   #size = 0
 
-  /** `removed` is called, and waited for, when entries have gone. */
-  constructor(archive: Archive<Stored>, removed: (local: string) => unknown) {
+  /** `removed` is called, and waited for, when entries have gone. `windowMs`: for how long messages may be sent again, milliseconds. */
+  constructor(archive: Archive<Stored>, windowMs: number, removed: (local: string) => unknown) {
     this.#archive = archive
+    this.#windowMs = windowMs
     this.#removed = removed
   }
 
@@ -70,6 +83,14 @@ export class Doubts {
     while (this.#count > MAX_ENTRIES || this.#size > MAX_SIZE) this.#forgetOldest()
   }
 
+  /** Whether an entry like this may be there, and not be what has been shown. */
+  concern(local: string, entry: NewEntry): boolean {
+    if (this.#count > 0 && this.has(local, entry)) return true
+    if (this.#lost.size === 0 && this.#lostOfAll === undefined) return false
+    const span = this.#lostOfAll ?? this.#lost.get(local)
+    return span !== undefined && entry.at.getTime() - span.until <= this.#windowMs
+  }
+
   has(local: string, entry: NewEntry): boolean {
     return this.#byOwner.get(local)?.has(nameOf(entry)) === true
   }
@@ -88,10 +109,39 @@ export class Doubts {
 
   #forgetOldest(): void {
     for (const [local, own] of this.#byOwner)
-      for (const { entry } of own.values()) {
+      for (const { entry, attempts } of own.values()) {
+        // What has no key cannot be known again.
+        if (entry.dedupe !== undefined) for (const { at } of attempts) this.#lose(local, at.getTime())
         this.forget(local, entry)
         return
       }
+  }
+
+  #lose(local: string, at: number): void {
+    if (this.#lostOfAll !== undefined) this.#lostOfAll = spanOf(this.#lostOfAll, { from: at, until: at })
+    else this.#lost.set(local, spanOf(this.#lost.get(local), { from: at, until: at }))
+    if (this.#lost.size <= MAX_LOST) return
+    this.#lostOfAll = this.lost
+    this.#lost.clear()
+  }
+
+  /** When the appends of any owner failed that were forgotten. */
+  get lost(): Span | undefined {
+    return [...this.#lost.values()].reduce<Span | undefined>(spanOf, this.#lostOfAll)
+  }
+
+  /**
+   * Whether what was stored at that time may be something that failed and was forgotten. Hardly anything else was stored then: it takes a store that
+   * fails for long.
+   */
+  isLost(local: string, at: Date): boolean {
+    const span = this.#lostOfAll ?? this.#lost.get(local)
+    return span !== undefined && at.getTime() >= span.from && at.getTime() <= span.until
+  }
+
+  /** Takes one entry out of an archive. Rejects when the store fails. */
+  async takeOut(local: string, id: string): Promise<void> {
+    if ((await this.#archive.remove(local, { ids: [id] })) > 0) await this.#removed(local)
   }
 
   /** Takes what should not be there out of an archive. Undefined: there is nothing in doubt. Rejects when the store fails again. */
@@ -161,6 +211,9 @@ export class Doubts {
     }
   }
 }
+
+const spanOf = (a: Span | undefined, b: Span): Span =>
+  a === undefined ? b : { from: Math.min(a.from, b.from), until: Math.max(a.until, b.until) }
 
 const nameOf = ({ at, with: peer, doc, dedupe }: NewEntry): string =>
   dedupe === undefined ? `at ${at.getTime()} ${peer} ${doc.xml}` : `key ${dedupe}`

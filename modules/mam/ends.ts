@@ -51,10 +51,11 @@ export class Ends {
     return this.#cuts.some(({ from, until }) => time >= from && time < until)
   }
 
-  /** This process ends in order. */
-  async over(): Promise<void> {
+  /** This process ends in order; `lost`: nobody knows of what it has archived from the one time until the other. */
+  async over(lost?: Cut): Promise<void> {
     if (!this.#marked) return
-    if (this.#cuts.length === 0) await this.#docs.delete('', KEY)
-    else await this.#docs.put('', KEY, { cuts: this.#cuts })
+    const cuts = lost === undefined ? this.#cuts : [...this.#cuts, { ...lost, until: lost.until + 1 }]
+    if (cuts.length === 0) await this.#docs.delete('', KEY)
+    else await this.#docs.put('', KEY, { cuts })
   }
 }

@@ -256,7 +256,7 @@ export default defineModule({
       async stop() {
         // When it cannot be put right, the next process must not take what is there for delivered.
         await archives.doubts.settleAll()
-        await ends.over()
+        await ends.over(archives.doubts.lost)
         await resent.over()
       },
     }

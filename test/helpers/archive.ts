@@ -148,6 +148,8 @@ export async function controlledStore(): Promise<{
   readonly store: Store
   /** Appends of an owner wait for this. */
   readonly gates: Map<string, Promise<void>>
+  /** Reads of an owner wait for this. */
+  readonly reading: Map<string, Promise<void>>
   /** What is written and read of these owners fails. */
   readonly failing: Set<string>
   /** Appends of these owners take effect, and fail nevertheless. */
@@ -159,6 +161,7 @@ export async function controlledStore(): Promise<{
 }> {
   const inner = await openMemory()
   const gates = new Map<string, Promise<void>>()
+  const reading = new Map<string, Promise<void>>()
   const [failing, unsure, stuck] = [new Set<string>(), new Set<string>(), new Set<string>()]
   const silent = new Set<string>()
   const fine = (...failures: readonly boolean[]): void => {
@@ -181,6 +184,7 @@ export async function controlledStore(): Promise<{
       return appended
     },
     page: async (owner, q) => {
+      await reading.get(owner)
       fine(failing.has(owner))
       return await archive.page(owner, q)
     },
@@ -201,5 +205,5 @@ export async function controlledStore(): Promise<{
     healthy: () => inner.healthy(),
     close: () => inner.close(),
   }
-  return { store, gates, failing, unsure, silent, stuck }
+  return { store, gates, reading, failing, unsure, silent, stuck }
 }

@@ -177,3 +177,17 @@ describe('module mam: the server was killed when it had archived a message, and 
     expect(await past(h).get('', 'past')).to.have.nested.property('cuts.length', 0)
   })
 })
+
+describe('module mam: an id is used again when it has become old', () => {
+  it('each time it is another message, and is known when it is sent again', async () => {
+    await using h = await archiveHost({ resendWindow: '1h' }, { modules })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    for (let use = 0; use < 6; use++) {
+      for (let i = 0; i < 2; i++) await juliet!.send(chat('romeo@example.org', 'hi', origin('1')))
+      expect(bodies(romeo!), `use ${use}`).to.deep.equal(['hi'])
+      await h.clock.advance(3_600_001)
+    }
+    expect(await archived(romeo!)).to.have.length(6)
+    expect(await archived(juliet!)).to.have.length(6)
+  })
+})

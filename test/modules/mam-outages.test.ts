@@ -1,0 +1,126 @@
+/** A store that is slow, or fails for long, and messages that are sent again then: once, and in order (XEP-0359 §2.2). */
+import { expect } from 'chai'
+import offline from '../../modules/offline/index.ts'
+import { archived, archiveHost, chat, controlledStore, origin, query, stanzaId } from '../helpers/archive.ts'
+import { condition } from '../helpers/im.ts'
+import { bodies, modules, online, quiet } from '../helpers/resent.ts'
+
+describe('module mam: the store takes too long, or fails for long', () => {
+  it('slow while the archive is put right: what was bounced is delivered when it is sent again, once', async () => {
+    const { store, unsure, gates, reading } = await controlledStore()
+    await using h = await archiveHost({}, { modules, store, ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    const text = chat('romeo@example.org', 'one', origin('o1'))
+    unsure.add('romeo')
+    expect(condition((await juliet!.send(text))[0])).to.equal('internal-server-error')
+    unsure.clear()
+    // Each call within the limit of the store, together longer than a handler has.
+    const appends = Promise.withResolvers<void>()
+    const reads = Promise.withResolvers<void>()
+    gates.set('romeo', appends.promise)
+    reading.set('romeo', reads.promise)
+    await juliet!.send(text)
+    await h.clock.advance(5000)
+    gates.clear()
+    appends.resolve()
+    await h.settle()
+    await h.clock.advance(5001)
+    expect(condition(juliet!.take()[0])).to.equal('internal-server-error')
+    reading.clear()
+    reads.resolve()
+    await h.settle()
+    expect(bodies(romeo!)).to.deep.equal([])
+    for (let i = 0; i < 2; i++) expect(await juliet!.send(text)).to.deep.equal([])
+    expect(bodies(romeo!)).to.deep.equal(['one'])
+    expect(await archived(romeo!)).to.deep.equal(['one'])
+  })
+
+  for (const [name, id] of [
+    ['with an id of its sender', origin('o1')],
+    ['without', ''],
+  ] as const)
+    it(`an append that succeeds when its sender was told that it failed counts as failed: ${name}`, async () => {
+      const { store, gates } = await controlledStore()
+      await using h = await archiveHost({}, { modules, store, ...quiet })
+      const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+      const { promise, resolve: open } = Promise.withResolvers<void>()
+      gates.set('romeo', promise)
+      await juliet!.send(chat('romeo@example.org', 'one', id))
+      await h.clock.advance(10_001)
+      expect(condition(juliet!.take()[0])).to.equal('internal-server-error')
+      gates.clear()
+      open()
+      await h.settle()
+      expect(await archived(romeo!)).to.deep.equal([])
+      await juliet!.send(chat('romeo@example.org', 'two', origin('o2')))
+      await juliet!.send(chat('romeo@example.org', 'one', id))
+      expect(bodies(romeo!).filter((body) => body !== undefined)).to.deep.equal(['two', 'one'])
+      expect(await archived(romeo!)).to.deep.equal(['two', 'one'])
+    })
+
+  it('of two equal messages of one moment the one that was delivered stays', async () => {
+    const { store, failing } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    const text = chat('romeo@example.org', 'one')
+    await juliet!.send(text)
+    failing.add('romeo')
+    await juliet!.send(text)
+    failing.clear()
+    const live = romeo!.take()
+    expect(live.map((e) => e.getChildText('body'))).to.deep.equal(['one'])
+    const { results } = await query(romeo!)
+    expect(results.map(({ id }) => id)).to.deep.equal([stanzaId(live[0], 'romeo@example.org')])
+    await juliet!.send(text)
+    expect(await archived(romeo!)).to.deep.equal(['one', 'one'])
+  })
+
+  describe('so many fail that they are not all remembered', () => {
+    const COUNT = 90
+    const text = (i: number): string =>
+      chat('romeo@example.org', `m${i}`, `<subject>${'x'.repeat(200_000)}</subject>${origin(`o${i}`)}`)
+
+    async function overflow(store: Awaited<ReturnType<typeof controlledStore>>) {
+      const h = await archiveHost({}, { modules: [...modules, offline], store: store.store, ...quiet })
+      const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+      expect(await archived(romeo!)).to.deep.equal([]) // it reads the archive
+      await juliet!.send(chat('romeo@example.org', 'before', origin('before')))
+      await h.clock.advance(1)
+      store.unsure.add('romeo')
+      for (let i = 0; i < COUNT; i++)
+        expect(condition((await juliet!.send(text(i)))[0])).to.equal('internal-server-error')
+      store.unsure.clear()
+      await h.clock.advance(1)
+      await juliet!.send(chat('romeo@example.org', 'after', origin('after')))
+      expect(bodies(romeo!)).to.deep.equal(['before', 'after'])
+      return { h, juliet: juliet!, romeo: romeo! }
+    }
+
+    it('each is delivered when it is sent again, once, and stands where the devices saw it', async function () {
+      this.timeout(20_000)
+      const { h, juliet, romeo } = await overflow(await controlledStore())
+      await using _ = h
+      for (const again of [text(0), text(COUNT - 1), text(0)]) await juliet.send(again)
+      for (const body of ['before', 'after']) await juliet.send(chat('romeo@example.org', body, origin(body)))
+      expect(bodies(romeo)).to.deep.equal(['m0', `m${COUNT - 1}`])
+      const { bodies: last } = await query(romeo, { rsm: '<max>2</max><before/>' })
+      expect(last).to.deep.equal(['m0', `m${COUNT - 1}`])
+      const { bodies: first } = await query(romeo, { rsm: '<max>2</max>' })
+      expect(first).to.deep.equal(['before', 'm1'])
+    })
+
+    it('the next process does not take them for delivered', async function () {
+      this.timeout(20_000)
+      const store = await controlledStore()
+      {
+        await using h = (await overflow(store)).h
+        await h.clock.advance(1000)
+      }
+      await using h = await archiveHost({}, { modules: [...modules, offline], store: store.store, ...quiet })
+      await h.clock.advance(2000)
+      const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+      for (let i = 0; i < 2; i++) await juliet!.send(text(0))
+      expect(bodies(romeo!)).to.deep.equal(['m0'])
+    })
+  })
+})
