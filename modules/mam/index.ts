@@ -21,6 +21,7 @@ import { Preferences } from './prefs.ts'
 import { QUERY_FORM } from './query.ts'
 import { resending } from './resending.ts'
 import { answerQuery, resultElement } from './results.ts'
+import { followRooms } from './rooms.ts'
 import { Retention } from './retention.ts'
 import { examine, type Finding } from './rules.ts'
 import { Searches } from './searches.ts'
@@ -94,7 +95,7 @@ export default defineModule({
     { xep: 45, version: '1.35.5', status: 'partial', note: 'occupants of rooms are told apart' },
     { xep: 122, version: '1.0.2', status: 'partial', note: 'the open list of ids' },
     { xep: 82, version: '1.1.1', status: 'complete' },
-    { rfc: 6121, sections: '5.2.2' },
+    { rfc: 6121, sections: '5.2.2, 8.5.3.2.1' },
   ],
   requires: ['stanza-id'],
   optional: ['roster', 'bind2'],
@@ -109,6 +110,7 @@ export default defineModule({
     const gone = new Set<string>()
     const ends = await Ends.read(ctx, options.resendWindow)
     const resent = await resending(ctx, ends, options.resendWindow, isHere)
+    const rooms = followRooms(ctx)
     const searches = new Searches()
     archiving.add(ctx.host)
     ctx.signal.addEventListener('abort', () => archiving.delete(ctx.host))
@@ -119,8 +121,12 @@ export default defineModule({
       e.archiving = undefined
       e.passing = undefined
       if (e.duplicate === true) e.duplicate = false // on its way in: that was the sender's side
-      const finding = examine(e.stanza)
-      if (finding === undefined) return undefined
+      const found = examine(e.stanza)
+      if (found === undefined) return undefined
+      // XEP-0045 §7.5: that a private message is marked must not be relied on
+      const unmarked = !found.occupant && rooms.isOccupant(local, peer)
+      const finding = unmarked ? { ...found, occupant: true } : found
+      if (!finding.kept) return decided(e, finding, false)
       const wanted = gone.has(local) ? returned(local) : prefs.wants(local, peer)
       if (!(wanted instanceof Promise)) return decided(e, finding, wanted)
       return wanted.then((answer) => decided(e, finding, answer))
@@ -171,7 +177,15 @@ export default defineModule({
       })
     })
 
+    /** RFC 6121 §8.5.3.2.1: for a resource that is not there; it goes back. */
+    const isUntakenHeadline = ({ stanza, to }: StanzaEvent): boolean =>
+      to.resource !== '' &&
+      stanza.attr('type') === 'headline' &&
+      ctx.sessions.takers(to, 'headline').length === 0
+
     ctx.hook('account:in', { phase: 'store', kinds: ['message'] }, (e) => {
+      // Its sender is told that nobody took it.
+      if (e.archiving !== undefined && isUntakenHeadline(e)) e.archiving = undefined
       const finding = e.archiving
       if (finding === undefined) return resent.arriving(e, e.passing)
       ends.archiving()

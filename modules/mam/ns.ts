@@ -8,6 +8,8 @@ export const NS_FORWARD = 'urn:xmpp:forward:0'
 export const FULLTEXT = '{urn:xmpp:fulltext:0}fulltext'
 /** Retraction, XEP-0424. */
 export const NS_RETRACT = 'urn:xmpp:message-retract:1'
+/** Presence that joins a room, XEP-0045. */
+export const NS_MUC = 'http://jabber.org/protocol/muc'
 /** What belongs to a room or is about one, XEP-0045. */
 export const NS_MUC_USER = 'http://jabber.org/protocol/muc#user'
 

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import type { StanzaEvent } from '../../server/module.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
 import { looksOf } from './archives.ts'
+import { NS_MUC_USER } from './ns.ts'
 
 /** Of each; more, and the oldest are forgotten. */
 const MAX = 10_000
@@ -146,6 +147,8 @@ function keysOf(
 }
 
 function messageKey({ stanza, from, to }: Sent, originId: string): string {
-  const parts = JSON.stringify([from.bare.toString(), to.bare.toString(), originId, looksOf(stanza)])
+  // All occupants of a room have the bare address in common.
+  const sender = stanza.getChild('x', NS_MUC_USER) === undefined ? from.bare : from
+  const parts = JSON.stringify([sender.toString(), to.bare.toString(), originId, looksOf(stanza)])
   return createHash('sha256').update(parts).digest('base64url')
 }

@@ -32,6 +32,8 @@ const CONTENT: ReadonlyMap<string, ReadonlySet<string> | undefined> = new Map([
 
 /** What an archive has to know of a message. */
 export interface Finding {
+  /** It belongs there; if not, it must not come twice all the same. */
+  readonly kept: boolean
   /** The id its sender gave it (XEP-0359 2.2), undefined when there is none. */
   readonly originId: string | undefined
   /** It takes back an earlier message (XEP-0424). */
@@ -40,13 +42,14 @@ export interface Finding {
   readonly occupant: boolean
 }
 
-/** Whether a message belongs into archives: what there is to know of it, undefined when it does not. */
+/** Whether a message belongs into archives: what there is to know of it; undefined: nothing, it does not. */
 export function examine(message: Element): Finding | undefined {
   let originId: string | undefined
   let content = false
   let retracts = false
   let occupant = false
   let stored = false
+  let refused = false
   for (const child of message.children) {
     if (typeof child === 'string') continue
     const { ns, name } = child
@@ -57,8 +60,8 @@ export function examine(message: Element): Finding | undefined {
       if (name === 'origin-id') originId ??= child.attr('id')
     } else if (ns === HINTS) {
       // XEP-0334 §4.1, §4.2; they win over <store/>: who is cautious once is right
-      if (name === 'no-store' || name === 'no-permanent-store') return undefined
-      if (name === 'store') stored = true // §4.4
+      if (name === 'no-store' || name === 'no-permanent-store') refused = true
+      else if (name === 'store') stored = true // §4.4
     } else if (ns === NS_RETRACT && name === 'retract') {
       retracts = true
       content = true
@@ -69,13 +72,11 @@ export function examine(message: Element): Finding | undefined {
     } else if (!content && CONTENT.has(ns)) content = CONTENT.get(ns)?.has(name) ?? true
   }
   if (!content && !stored) return undefined
-  switch (message.attr('type')) {
-    case 'error': // XEP-0334 §4.4, §5: hints in errors do not count
-    case 'groupchat': // the archive of the room has it; every member would keep a copy of all that is said
-      return undefined
-    case 'headline': // §6.1.1: not suggested
-      return stored ? { originId, retracts, occupant } : undefined
-    default: // RFC 6121 §5.2.2: what is unknown is "normal"
-      return { originId, retracts, occupant }
-  }
+  const type = message.attr('type')
+  // Errors: XEP-0334 §4.4, §5: hints in them do not count. Groupchat: the archive of the room has it; every member would keep a copy of all that is
+  // said. RFC 6121 §5.2.2: types that are unknown are "normal".
+  if (type === 'error' || type === 'groupchat') return undefined
+  const kept = !refused && (stored || type !== 'headline') // §6.1.1: headlines are not suggested
+  if (!kept && (originId === undefined || originId === '')) return undefined
+  return { kept, originId, retracts, occupant }
 }

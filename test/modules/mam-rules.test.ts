@@ -2,8 +2,10 @@
 import { expect } from 'chai'
 import { examine } from '../../modules/mam/rules.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
-import { archived, archiveHost, chat, query } from '../helpers/archive.ts'
-import { fromRemote } from '../helpers/im.ts'
+import { NS } from '../../server/xmpp/ns.ts'
+import { archived, archiveHost, chat, origin, query } from '../helpers/archive.ts'
+import { condition, fromRemote } from '../helpers/im.ts'
+import { bodies, copies, modules, online, THREE } from '../helpers/resent.ts'
 
 const HINT = "xmlns='urn:xmpp:hints'"
 const BODY = '<body>Hi</body>'
@@ -11,7 +13,7 @@ const BODY = '<body>Hi</body>'
 const kept = (type: string, content: string): boolean =>
   examine(
     parseXml(`<message xmlns='jabber:client' ${type === '' ? '' : `type='${type}'`}>${content}</message>`),
-  ) !== undefined
+  )?.kept === true
 
 describe('module mam: rules', () => {
   const cases: readonly (readonly [rule: string, type: string, content: string, keeps: boolean])[] = [
@@ -151,5 +153,61 @@ describe('module mam: whose messages are archived (XEP-0313 §3.3.1, §6.1)', ()
     await a!.send("<message type='chat'><body>four</body></message>")
     expect(await archived(a!)).to.deep.equal(['one', 'two', 'three', 'four'])
     expect((await query(a!)).results[3]?.message.attr('to')).to.equal('romeo@example.org')
+  })
+})
+
+describe('module mam: what is not archived', () => {
+  for (const [name, more] of [
+    ['XEP-0334 §4.2: <no-store/>', `<no-store ${HINT}/>`],
+    ['XEP-0334 §4.1: <no-permanent-store/>', `<no-permanent-store ${HINT}/>`],
+  ] as const)
+    it(`${name}: comes once however often it is sent, and is copied once`, async () => {
+      await using h = await archiveHost({}, { modules })
+      const [juliet, phone, romeo] = await online(h, ...THREE)
+      for (const body of ['one', 'one', 'two'])
+        await juliet!.send(chat('romeo@example.org', body, more + origin('o1')))
+      expect(bodies(romeo!)).to.deep.equal(['one', 'two'])
+      expect(copies(phone!)).to.deep.equal(['one', 'two'])
+      expect(await archived(romeo!)).to.deep.equal([])
+    })
+
+  it('a headline to be stored that goes back to its sender, whose error says nothing of archives', async () => {
+    await using h = await archiveHost()
+    const juliet = await h.client('juliet@example.org/balcony')
+    const text = (to: string) =>
+      `<message to='${to}' type='headline' id='h'><body>b</body><store ${HINT}/></message>`
+    const [back] = await juliet.send(text('romeo@example.org/x'))
+    expect(condition(back)).to.equal('service-unavailable')
+    expect(back?.getChild('stanza-id', NS.SID)).to.equal(undefined)
+    const romeo = await h.client('romeo@example.org/y')
+    expect(await archived(romeo)).to.deep.equal([])
+    for (const to of ['romeo@example.org/y', 'romeo@example.org']) await juliet.send(text(to))
+    expect(await archived(romeo)).to.deep.equal(['b', 'b'])
+  })
+})
+
+describe('module mam: private messages in rooms that do not mark them (XEP-0045 §7.5)', () => {
+  const ROOM = 'room@conference.example.net'
+  const said = (from: string, id = '1'): string =>
+    chat('romeo@example.org/orchard', 'hi', origin(id)).replace('<message', `<message from='${from}'`)
+  const join = (type = '') =>
+    `<presence to='${ROOM}/romeo'${type}><x xmlns='http://jabber.org/protocol/muc'/></presence>`
+
+  it('two occupants may use the same origin-id, each is known when it comes again', async () => {
+    await using h = await archiveHost()
+    const romeo = await h.client('romeo@example.org/orchard')
+    await romeo.send(join())
+    for (const nick of ['a', 'b', 'a', 'b']) await fromRemote(h, said(`${ROOM}/${nick}`))
+    expect(await archived(romeo)).to.deep.equal(['hi', 'hi'])
+  })
+
+  it('a user is known from another resource, whatever rooms there are, and after they were left', async () => {
+    await using h = await archiveHost()
+    const romeo = await h.client('romeo@example.org/orchard')
+    await romeo.send(join())
+    for (const resource of ['a', 'b']) await fromRemote(h, said(`juliet@example.net/${resource}`))
+    await romeo.send(join(" type='unavailable'"))
+    for (const nick of ['a', 'b']) await fromRemote(h, said(`${ROOM}/${nick}`))
+    expect(await archived(romeo)).to.deep.equal(['hi', 'hi'])
   })
 })
