@@ -28,6 +28,7 @@ type Remembered = {
   readonly left: readonly (readonly [string, Passage])[]
   readonly arrived: readonly (readonly [string, Passage])[]
   readonly refused: readonly string[]
+  readonly unkept: readonly string[]
 }
 
 const KEY = 'resent'
@@ -47,7 +48,7 @@ export async function resending(
   const refused = new Refused(before?.refused ?? [])
   const left = new Passed(windowMs, before?.left ?? [])
   const arrived = new Passed(windowMs, before?.arrived ?? [])
-  const unkept = new Unkept()
+  const unkept = new Unkept(before?.unkept ?? [])
   const underWay = new Map<string, Promise<void>>()
 
   ctx.hook('client:in', { phase: 'observe', kinds: ['message'] }, (e) => {
@@ -146,7 +147,12 @@ export async function resending(
     known,
     async over() {
       const now = ctx.now()
-      const remembered = { left: left.all(now), arrived: arrived.all(now), refused: refused.all() }
+      const remembered = {
+        left: left.all(now),
+        arrived: arrived.all(now),
+        refused: refused.all(),
+        unkept: unkept.all(),
+      }
       if (Object.values(remembered).some((list) => list.length > 0)) await docs.put('', KEY, remembered)
     },
   }

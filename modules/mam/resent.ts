@@ -41,7 +41,12 @@ export class Refused {
 /** Messages in archives that nobody has taken: on their way to the store for those who are away, or sent back since that failed. */
 export class Unkept {
   readonly #onTheirWay = new Map<string, PromiseWithResolvers<void> | undefined>()
-  readonly #failed = new Map<string, true>()
+  readonly #failed: Map<string, true>
+
+  /** `failed`: from an earlier process. */
+  constructor(failed: readonly string[]) {
+    this.#failed = new Map(failed.map((key) => [key, true]))
+  }
 
   /** It is on its way. `originId`: the id its sender gave it. */
   add({ from, to }: Sent, originId: string): void {
@@ -72,6 +77,11 @@ export class Unkept {
     const over = this.#onTheirWay.get(key) ?? Promise.withResolvers<void>()
     this.#onTheirWay.set(key, over)
     return over.promise
+  }
+
+  /** What was sent back, for the next process. */
+  all(): readonly string[] {
+    return [...this.#failed.keys()]
   }
 }
 
@@ -141,14 +151,17 @@ function keysOf(
   originId: string | undefined,
 ): readonly string[] {
   const keys: string[] = []
-  if (id !== undefined) keys.push(keyOf(local, peer, `id ${id}`))
-  if (originId !== undefined && originId !== '') keys.push(keyOf(local, peer, `origin-id ${originId}`))
+  if (id !== undefined) keys.push(hash([local, peer.bare.toString(), 'id', id]))
+  if (originId !== undefined && originId !== '')
+    keys.push(hash([local, peer.bare.toString(), 'origin-id', originId]))
   return keys
 }
 
 function messageKey({ stanza, from, to }: Sent, originId: string): string {
   // All occupants of a room have the bare address in common.
   const sender = stanza.getChild('x', NS_MUC_USER) === undefined ? from.bare : from
-  const parts = JSON.stringify([sender.toString(), to.bare.toString(), originId, looksOf(stanza)])
-  return createHash('sha256').update(parts).digest('base64url')
+  return hash([sender.toString(), to.bare.toString(), originId, looksOf(stanza)])
 }
+
+const hash = (parts: readonly string[]): string =>
+  createHash('sha256').update(JSON.stringify(parts)).digest('base64url')

@@ -231,6 +231,22 @@ describe('module mam: no archive of the receiver knows it, and the server was st
     expect(got).to.deep.equal(['one', 'one'])
   })
 
+  it('what could not be kept for those who are away before is kept when it is sent again', async () => {
+    const disk = await switched()
+    await using h = await archiveHost({}, { modules, store: disk.store, ...quiet })
+    await h.load(offline)
+    const [juliet] = await online(h, 'juliet@example.org/balcony')
+    const send = () => juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    disk.failing.add('append')
+    expect(condition((await send())[0])).to.equal('internal-server-error')
+    disk.failing.clear()
+    await restart(h)
+    for (let i = 0; i < 2; i++) expect(await send()).to.deep.equal([])
+    const romeo = await h.client('romeo@example.org/orchard')
+    const got = (await romeo.send('<presence/>')).filter((e) => e.name === 'message')
+    expect(got.map((e) => e.getChildText('body'))).to.deep.equal(['one'])
+  })
+
   it('the window holds across the restart', async () => {
     const { taken, def } = service()
     await using h = await archiveHost({ resendWindow: '1h' }, { modules })
