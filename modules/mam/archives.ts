@@ -57,7 +57,7 @@ export class Archives {
   readonly #underWay = new Map<string, Promise<unknown>>()
   /** Owners of archives in which something is being put anew, and when the next append may begin; never rejects. */
   readonly #lines = new Map<string, Promise<void>>()
-  /** Messages of this moment without a key, by owner and text, and when the last of them came. */
+  /** Messages of this moment without a key, and when the last one of each name came. */
   readonly #moments = new Map<string, number>()
   #moment = 0
 
@@ -140,7 +140,9 @@ export class Archives {
     const doc = { xml: stanza.toString() }
     const entry = { with: peer.bare.toString(), doc }
     if (dedupe === undefined) {
-      const single = { ...entry, at: this.#momentOf(local, doc.xml) }
+      // Equal messages have equal ids.
+      const at = this.#momentOf(`${local} ${entry.with} ${stanza.attr('id') ?? doc.xml}`)
+      const single = { ...entry, at }
       return { done: this.#put(local, single, by, ({ id }) => then(this.ids.encode(local, id), false)) }
     }
     const keyed = { ...entry, at: new Date(this.#ctx.now()), dedupe }
@@ -158,15 +160,14 @@ export class Archives {
     return { done, hold: settled(done) }
   }
 
-  /** The time of an entry without a key, which is known by that and its text: equal ones are a millisecond apart. */
-  #momentOf(local: string, xml: string): Date {
+  /** The time of an entry without a key, which is known by that and its text: those of the same name are a millisecond apart. */
+  #momentOf(name: string): Date {
     const now = this.#ctx.now()
     if (now !== this.#moment) {
       this.#moment = now
       // Some are ahead of the clock; all are, when it was set back.
-      for (const [name, at] of this.#moments) if (at < now || at > now + 1000) this.#moments.delete(name)
+      for (const [old, at] of this.#moments) if (at < now || at > now + 1000) this.#moments.delete(old)
     }
-    const name = `${local} ${xml}`
     const at = Math.max(now, (this.#moments.get(name) ?? 0) + 1)
     this.#moments.set(name, at)
     return new Date(at)

@@ -58,22 +58,25 @@ describe('module mam: the store takes too long, or fails for long', () => {
       expect(await archived(romeo!)).to.deep.equal(['two', 'one'])
     })
 
-  it('of two equal messages of one moment the one that was delivered stays', async () => {
-    const { store, failing } = await controlledStore()
-    await using h = await archiveHost({}, { store, modules, ...quiet })
-    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
-    const text = chat('romeo@example.org', 'one')
-    await juliet!.send(text)
-    failing.add('romeo')
-    await juliet!.send(text)
-    failing.clear()
-    const live = romeo!.take()
-    expect(live.map((e) => e.getChildText('body'))).to.deep.equal(['one'])
-    const { results } = await query(romeo!)
-    expect(results.map(({ id }) => id)).to.deep.equal([stanzaId(live[0], 'romeo@example.org')])
-    await juliet!.send(text)
-    expect(await archived(romeo!)).to.deep.equal(['one', 'one'])
-  })
+  for (const [name, text] of [
+    ['with an id', chat('romeo@example.org', 'one')],
+    ['without', "<message to='romeo@example.org' type='chat'><body>one</body></message>"],
+  ] as const)
+    it(`of two equal messages of one moment the one that was delivered stays: ${name}`, async () => {
+      const { store, failing } = await controlledStore()
+      await using h = await archiveHost({}, { store, modules, ...quiet })
+      const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+      await juliet!.send(text)
+      failing.add('romeo')
+      await juliet!.send(text)
+      failing.clear()
+      const live = romeo!.take()
+      expect(live.map((e) => e.getChildText('body'))).to.deep.equal(['one'])
+      const { results } = await query(romeo!)
+      expect(results.map(({ id }) => id)).to.deep.equal([stanzaId(live[0], 'romeo@example.org')])
+      await juliet!.send(text)
+      expect(await archived(romeo!)).to.deep.equal(['one', 'one'])
+    })
 
   describe('so many fail that they are not all remembered', () => {
     const COUNT = 90
