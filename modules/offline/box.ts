@@ -20,9 +20,17 @@ export interface Message {
   /** The sender's bare address. */
   readonly with: string
   readonly xml: string
-  /** Of those with the same key only the first is kept. */
+  /** Of those with the same key only the first is kept, until it is handed over. */
   readonly dedupe: string | undefined
 }
+/**
+ * Hands over. `over` says that an entry needs not wait any longer, with the key of its message: to be called before it is delivered, since it may
+ * come back at once.
+ */
+export type Hand = (
+  all: readonly Waiting[],
+  over: (entry: Waiting, key: string | undefined) => void,
+) => Promise<void>
 /** Bounds of one account. */
 export interface Bounds {
   readonly messages: number
@@ -43,8 +51,10 @@ export class Box {
   /** Messages that wait for the counting. */
   #queued = 0
   readonly #appending = new Set<Promise<unknown>>()
-  /** Handed over, and the store would not remove them. */
-  readonly #over = new Set<string>()
+  /** Handed over, and still in the store: ids with the keys of their messages. */
+  readonly #over = new Map<string, string | undefined>()
+  /** Keys of those, with the newest id of each. */
+  readonly #overKeys = new Map<string, string>()
   #last: Promise<void> | undefined
 
   constructor(archive: Archive<Kept>, local: string, bounds: Bounds) {
@@ -83,11 +93,12 @@ export class Box {
     if (usage.messages >= this.#bounds.messages || usage.bytes + bytes > this.#bounds.bytes) return false
     usage.messages++
     usage.bytes += bytes
+    const dedupe = this.#keyOf(message)
     const stored = this.#archive.append(this.#local, {
       at: new Date(message.at),
       with: message.with,
       doc: { xml: message.xml },
-      ...(message.dedupe === undefined ? {} : { dedupe: message.dedupe }),
+      ...(dedupe === undefined ? {} : { dedupe }),
     })
     this.#appending.add(stored)
     try {
@@ -99,6 +110,15 @@ export class Box {
     } finally {
       this.#appending.delete(stored)
     }
+  }
+
+  /**
+   * The key to store it with. One that was handed over may come back before it is removed: then it waits behind what came meanwhile, and must
+   * not be taken for the entry that goes.
+   */
+  #keyOf({ dedupe }: Message): string | undefined {
+    const over = dedupe === undefined ? undefined : this.#overKeys.get(dedupe)
+    return over === undefined ? dedupe : `${dedupe} ${over}`
   }
 
   #release(xml: string): void {
@@ -128,10 +148,9 @@ export class Box {
   }
 
   /**
-   * Gives all that waits to `hand`, oldest first, and removes what it says it is done with. One after another, so that nothing is
-   * handed over twice.
+   * Gives all that waits to `hand`, oldest first, and removes what it says is over. One after another, so that nothing is handed over twice.
    */
-  take(hand: (all: readonly Waiting[]) => Promise<readonly Waiting[]>): Promise<void> {
+  take(hand: Hand): Promise<void> {
     const before = this.#last
     const turn = (async () => {
       await before?.catch(() => undefined) // whoever called has been told
@@ -144,21 +163,30 @@ export class Box {
     return last
   }
 
-  async #takeNow(hand: (all: readonly Waiting[]) => Promise<readonly Waiting[]>): Promise<void> {
+  async #takeNow(hand: Hand): Promise<void> {
     await this.settled()
     const all = await this.#read()
     this.#measure(all)
     const there = all.filter(({ id }) => !this.#over.has(id))
-    for (const { id, xml } of there.length === 0 ? [] : await hand(there)) {
-      this.#over.add(id)
-      this.#release(xml) // it may come back, and finds its room again
-    }
+    if (there.length > 0) await hand(there, (entry, key) => this.#handed(entry, key))
     const ids = all.map(({ id }) => id).filter((id) => this.#over.has(id))
     for (let i = 0; i < ids.length; i += STEP) {
       const step = ids.slice(i, i + STEP)
       await this.#archive.remove(this.#local, { ids: step })
-      for (const id of step) this.#over.delete(id)
+      for (const id of step) this.#removed(id)
     }
+  }
+
+  #handed({ id, xml }: Waiting, key: string | undefined): void {
+    this.#over.set(id, key)
+    if (key !== undefined) this.#overKeys.set(key, id)
+    this.#release(xml) // it may come back, and finds its room again
+  }
+
+  #removed(id: string): void {
+    const key = this.#over.get(id)
+    this.#over.delete(id)
+    if (key !== undefined && this.#overKeys.get(key) === id) this.#overKeys.delete(key)
   }
 
   async #read(): Promise<Waiting[]> {

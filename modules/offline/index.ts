@@ -13,7 +13,7 @@ import { tryJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
-import { Box, type Kept, type Waiting } from './box.ts'
+import { Box, type Hand, type Kept, type Waiting } from './box.ts'
 import { dedupeKey, isArchived, isKept, retractedIn } from './rules.ts'
 
 /** Session flag of devices that read the archive, set by module mam. */
@@ -150,7 +150,7 @@ export default defineModule({
       const { local } = session.jid
       const box = boxOf(local)
       try {
-        await box.take((all) => handOver(session, all))
+        await box.take((all, over) => handOver(session, all, over))
       } catch (error) {
         served.set(session, false) // the next presence tries again
         throw error
@@ -159,12 +159,15 @@ export default defineModule({
       }
     }
 
-    /** Resolves to what needs not wait any longer. */
-    async function handOver(session: Bound, all: readonly Waiting[]): Promise<readonly Waiting[]> {
+    async function handOver(
+      session: Bound,
+      all: readonly Waiting[],
+      over: Parameters<Hand>[1],
+    ): Promise<void> {
       const messages: { readonly entry: Waiting; readonly stanza: Element }[] = []
       await ctx.inSlices(all, (entry) => void messages.push({ entry, stanza: parseXml(entry.xml) }))
       const retracted = retractedIn(messages.map(({ stanza }) => stanza))
-      const over: Waiting[] = []
+      const keys = new Set<string>()
       // All at once: if the session ends now, all of them come back in order.
       for (const { entry, stanza } of messages) {
         // Gone, or away again: it stays for the next one. What has lost its stream and may come back gets it then, before what is newer.
@@ -172,21 +175,28 @@ export default defineModule({
           served.set(session, false)
           break
         }
-        over.push(entry)
+        const key = keyOf(stanza)
+        over(entry, key)
         if (retracted.has(stanza)) continue
+        // It came back, and a crash left what it had been stored as before; or its sender sent it again meanwhile.
+        if (key !== undefined && keys.has(key)) continue
         // XEP-0313 §6.1.1, XEP-0386 §3.2: it comes from the archive
         if (session.flag(READS_ARCHIVE) === true && isArchived(stanza, session.jid)) continue
+        if (key !== undefined) {
+          keys.add(key)
+          remember(key)
+        }
         ctx.deliver(session, delayed(stanza, entry.at))
         delivered.add()
-        remember(stanza)
       }
-      return over
     }
 
-    function remember(stanza: Element): void {
+    function keyOf(stanza: Element): string | undefined {
       const from = tryJid(stanza.attr('from') ?? '')
-      const key = from === undefined ? undefined : dedupeKey(stanza, from)
-      if (key === undefined) return
+      return from === undefined ? undefined : dedupeKey(stanza, from)
+    }
+
+    function remember(key: string): void {
       const [oldest] = handed
       if (oldest !== undefined && handed.size >= MAX_HANDED) handed.delete(oldest)
       handed.add(key)
