@@ -7,7 +7,15 @@
  * phase, whose order in an account's lane is the order of delivery; so is the order of ids. What decides and may wait does so in the phase before.
  */
 import { randomBytes } from 'node:crypto'
-import { c, type Ctx, defineModule, type Iq, type StanzaEvent, type Verdict } from '../../server/module.ts'
+import {
+  c,
+  type Ctx,
+  defineModule,
+  type Iq,
+  type Session,
+  type StanzaEvent,
+  type Verdict,
+} from '../../server/module.ts'
 import { el } from '../../server/xmpp/element.ts'
 import { type JID, makeJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
@@ -18,7 +26,7 @@ import { IdCodec } from './ids.ts'
 import { FULLTEXT, NS_MAM, READS_ARCHIVE } from './ns.ts'
 import { metadataOf, resultOf } from './pages.ts'
 import { Preferences } from './prefs.ts'
-import { QUERY_FORM } from './query.ts'
+import { isWhole, QUERY_FORM } from './query.ts'
 import { resending } from './resending.ts'
 import { answerQuery, resultElement } from './results.ts'
 import { followRooms } from './rooms.ts'
@@ -232,16 +240,24 @@ export default defineModule({
       return archives.doubts.settle(local)?.then(read) ?? read()
     }
     /** The same for a client, which gets nothing by itself from the moment it asks, however long the answer takes. */
-    function reads<T>({ session, to }: Iq, read: (source: Source) => T | Promise<T>): T | Promise<T> {
-      session?.setFlag(READS_ARCHIVE, true)
+    function reads<T>(
+      { session, to }: Iq,
+      whole: boolean,
+      read: (source: Source) => T | Promise<T>,
+    ): T | Promise<T> {
+      if (session !== undefined) asks(session, whole)
       return settled(to.local, () => read(sourceOf(to)))
+    }
+    function asks(session: Session, whole: boolean): void {
+      session.setFlag(READS_ARCHIVE, true)
+      void ctx.run('archive:read', { session, whole })
     }
     // §8.1: an archive is its owner's; others get forbidden, by the target
     ctx.iq('self', 'set', NS_MAM, 'query', (iq) =>
-      reads(iq, (source) => answerQuery(ctx, iq, source, options, searches)),
+      reads(iq, isWhole(iq.payload), (source) => answerQuery(ctx, iq, source, options, searches)),
     )
     ctx.iq('self', 'get', NS_MAM, 'query', () => QUERY_FORM)
-    ctx.iq('self', 'get', NS_MAM, 'metadata', (iq) => reads(iq, metadataOf))
+    ctx.iq('self', 'get', NS_MAM, 'metadata', (iq) => reads(iq, true, metadataOf))
     ctx.iq('self', 'get', NS_MAM, 'prefs', (iq) => prefs.read(iq))
     ctx.iq('self', 'set', NS_MAM, 'prefs', (iq) => prefs.change(iq))
     // §7; "groupchat-field" says that the field is understood
@@ -250,7 +266,7 @@ export default defineModule({
 
     // XEP-0386 §3.2: the state of the archive at the time of binding
     ctx.hook('bind2:bound', { phase: 'store' }, async ({ session, jid, parts }) => {
-      session.setFlag(READS_ARCHIVE, true)
+      asks(session, true)
       parts.push(await settled(jid.local, () => metadataOf(sourceOf(jid))))
     })
 

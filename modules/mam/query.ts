@@ -82,6 +82,17 @@ export function parseQuery(query: Element): ArchiveQuery {
   }
 }
 
+/** Whether a <query/> of type set is for all from some point to the end of the archive, in whatever pages. */
+export function isWhole(query: Element): boolean {
+  try {
+    const { with: peer, end, beforeId, ids, text } = parseQuery(query).filter
+    return [peer, end, beforeId, ids, text].every((bound) => bound === undefined)
+  } catch (error) {
+    if (error instanceof StanzaError) return false // nobody knows what it is for
+    throw error
+  }
+}
+
 function parseFilter(form: Element): Filter {
   const values = parseSubmit(form, FIELDS, NS_MAM)
   const [unknown] = values.unknown

@@ -1,5 +1,5 @@
 /** What the module mam (XEP-0313) tells others of stanzas on their way, and what they may ask of archives. */
-import type { Archive, Entry, Iq } from '../../server/module.ts'
+import type { Archive, Entry, Iq, Session } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
 import type { IdCodec } from './ids.ts'
@@ -71,6 +71,11 @@ declare module '../../server/module.ts' {
     duplicate?: boolean
   }
   interface Hooks {
+    /**
+     * A session asks for the archive of its account, which has not been read yet. `whole`: for all of it from some point to its end, so that
+     * it goes on from there; not what is filtered, nor what ends before. Handlers return plainly.
+     */
+    'archive:read': { readonly session: Session; readonly whole: boolean }
     /** Entries of an archive were removed, by age or number. */
     'archive:removed': { readonly local: string }
     /** A retraction (XEP-0424) is in the archive of an account, also when it was there already. `from` and `peer`: who retracts, and with whom. */

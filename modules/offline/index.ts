@@ -1,7 +1,8 @@
 /**
  * XEP-0160 Best Practices for Handling Offline Messages 1.0.1: keeps messages for accounts that have no available resource of
  * non-negative priority (RFC 6121 §8.5.2.2.1) and delivers them to the first one, in order, with the time they were sent (XEP-0203).
- * Hints of the sender (XEP-0334) decide first. A device that reads the archive (XEP-0313) gets only what is not there.
+ * Hints of the sender (XEP-0334) decide first. A device that reads the archive (XEP-0313) gets only what is not there,
+ * and what was kept after it asked last.
  *
  * Messages are handed over within the lane of the account, so that what arrives later comes later. What was handed over is removed
  * afterwards: after a crash in between it comes again, with the same ids. Left out: retrieval by the client (XEP-0013).
@@ -13,13 +14,16 @@ import { tryJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
-import { Box, type Hand, type Kept, type Waiting } from './box.ts'
+import { Box, type Hand, type Kept, type Message, type Waiting } from './box.ts'
 import { dedupeKey, isArchived, isKept, retractedIn } from './rules.ts'
 
-/** Session flag of devices that read the archive, set by module mam. */
-const READS_ARCHIVE = 'mam'
 /** Accounts of which something is in memory; more are let go when they are idle. */
 const MAX_BOXES = 10_000
+/** A session has asked for all of its archive up to now (XEP-0313), and reads on from there. */
+interface Reading {
+  /** The first entry kept since it asked last. */
+  next: string | undefined
+}
 /** Messages that are remembered as handed over. */
 const MAX_HANDED = 10_000
 
@@ -70,6 +74,7 @@ export default defineModule({
     const handed = new Set<string>()
     /** The session was given what waited when it became available. */
     const served = ctx.perSession<boolean>(() => false)
+    const reading = ctx.perSession<Reading | undefined>(() => undefined)
     ctx.disco.feature('host', 'msgoffline') // §4
 
     function boxOf(local: string): Box {
@@ -114,6 +119,7 @@ export default defineModule({
         with: from.bare.toString(),
         xml: whole.toString(),
         dedupe: dedupeKey(stanza, from),
+        ...markFor(to.local),
       }
       if (await boxOf(to.local).add(message)) {
         stored.add()
@@ -123,6 +129,33 @@ export default defineModule({
       // It is in the archive, where its receiver will find it: not an error.
       if (isArchived(stanza, to)) return undefined
       return { bounce: new StanzaError('service-unavailable') } // §2, step 3
+    }
+
+    // ---- devices that read the archive ----
+
+    // XEP-0313 §6.1.1, XEP-0386 §3.2: they have got there what was kept before they asked, and must be given what comes later.
+    ctx.hook('archive:read', { phase: 'observe' }, ({ session, whole }) => {
+      if (whole) reading.set(session, { next: undefined })
+    })
+
+    /** Who has asked by now will not find there what is about to be kept. */
+    function markFor(local: string): Pick<Message, 'stored'> {
+      const asked = ctx.sessions.of(local).flatMap((session) => {
+        const one = reading.get(session)
+        return one === undefined || one.next !== undefined ? [] : [one]
+      })
+      if (asked.length === 0) return {}
+      return {
+        stored(id) {
+          for (const one of asked) if (one.next === undefined || id < one.next) one.next = id
+        },
+      }
+    }
+
+    /** Whether the session has an archived message from its archive. Ids sort in the order of storing. */
+    function hasRead(session: Bound, { id }: Waiting): boolean {
+      const one = reading.get(session)
+      return one !== undefined && (one.next === undefined || id < one.next)
     }
 
     // ---- delivering ----
@@ -180,8 +213,7 @@ export default defineModule({
         if (retracted.has(stanza)) continue
         // It came back, and a crash left what it had been stored as before; or its sender sent it again meanwhile.
         if (key !== undefined && keys.has(key)) continue
-        // XEP-0313 §6.1.1, XEP-0386 §3.2: it comes from the archive
-        if (session.flag(READS_ARCHIVE) === true && isArchived(stanza, session.jid)) continue
+        if (hasRead(session, entry) && isArchived(stanza, session.jid)) continue
         if (key !== undefined) {
           keys.add(key)
           remember(key)
