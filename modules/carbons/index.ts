@@ -33,11 +33,12 @@ export default defineModule({
     { xep: 280, version: '1.0.1', status: 'complete' },
     { xep: 297, version: '1.0', status: 'partial', note: 'as carbons use it' },
     { xep: 334, version: '1.0.0', status: 'partial', note: 'no-copy' },
+    { xep: 160, version: '1.0.1', status: 'partial', note: 'what is kept does not come twice' },
     { rfc: 6120, sections: '8.3.1' },
     { rfc: 6121, sections: '5.2.2' },
     { xep: 386, version: '1.1.0', status: 'partial', note: 'carbons within it' },
   ],
-  optional: ['bind2'],
+  optional: ['bind2', 'offline'],
   setup(ctx) {
     // §3, §6.2
     for (const target of ['host', 'account'] as const) {
@@ -62,8 +63,12 @@ export default defineModule({
       if (!e.from.bare.equals(e.to.bare)) received(e)
       else if (e.session !== undefined) {
         const takers = ctx.sessions.takers(e.to, e.stanza.attr('type'))
-        sent(e, e.session, (other) => !takers.includes(other))
+        sent(e, e.session, (other) => !takers.includes(other), isToBeKept(e, takers))
       }
+    })
+    // It is in the archive, and found no room: nobody will be given it later.
+    ctx.hook('account:stored', { phase: 'copy', kinds: ['message'] }, ({ kept, spare = [] }) => {
+      if (kept !== true) for (const one of spare) copy(one.session, one.direction, one.message)
     })
     // Errors that this server makes do not arrive at the account: they go straight back to the session that caused them.
     ctx.hook('client:out', { phase: 'copy', kinds: ['message'] }, (e) => {
@@ -104,7 +109,7 @@ export default defineModule({
     }
 
     /** §8: copies of what `sender` sends, for those sessions that `wanted` says. */
-    function sent(e: StanzaEvent, sender: Bound, wanted: (other: Bound) => boolean): void {
+    function sent(e: StanzaEvent, sender: Bound, wanted: (other: Bound) => boolean, kept = false): void {
       const all = enabled(e.from.local)
       if (all.length === 0 || !isEligible(e, e.from.local, e.to)) return
       if (e.stanza.attr('type') !== 'error') eligibleOnes.add(e.from.local, e.stanza, e.to)
@@ -118,7 +123,7 @@ export default defineModule({
         archivedAs === undefined || stanzaIdBy(stanza, e.from.bare) !== undefined
           ? stanza
           : stanza.append(el('stanza-id', NS.SID, { by: e.from.bare.toString(), id: archivedAs }))
-      for (const other of others) copy(other, 'sent', message)
+      copyAll(e, others, { direction: 'sent', message }, kept)
     }
 
     /** §7: copies of what arrives, for those sessions that do not get it anyway. */
@@ -131,7 +136,24 @@ export default defineModule({
       const occupant = takers.some((taker) => rooms.get(taker)?.has(e.from.bare.toString()) === true)
       if (isFromOccupant(e.stanza, e.from, e.to, occupant) || !isEligible(e, e.to.local, e.from)) return
       if (type !== 'error') eligibleOnes.add(e.to.local, e.stanza, e.from)
-      for (const session of all) if (!takers.includes(session)) copy(session, 'received', e.stanza)
+      const others = all.filter((session) => !takers.includes(session))
+      copyAll(e, others, { direction: 'received', message: e.stanza }, isToBeKept(e, takers))
+    }
+
+    function isToBeKept(e: StanzaEvent, takers: readonly Bound[]): boolean {
+      return takers.length === 0 && ctx.find('offline')?.keeps(e) === true
+    }
+
+    /**
+     * `kept`: nobody takes the message, and who becomes available next is given it (XEP-0160 §2). A session that has not said yet what it is gets
+     * it in that way, once, and it stays there for others if that session ends. One of negative priority may never: it gets its copy.
+     */
+    function copyAll(e: StanzaEvent, others: readonly Bound[], what: Copy, kept: boolean): void {
+      const now = kept ? others.filter(({ priority }) => priority !== undefined) : others
+      for (const other of now) copy(other, what.direction, what.message)
+      if (!kept) return
+      e.copied = now
+      e.spare = others.filter((other) => !now.includes(other)).map((session) => ({ ...what, session }))
     }
 
     /** `local`: whose devices would get copies; `peer`: the other side. */

@@ -23,6 +23,12 @@ export interface CarbonsService {
 }
 
 declare module '../../server/module.ts' {
+  interface StanzaEvent {
+    /** account:in, from the copy phase on: sessions that have a copy of a message that no session takes, and that will be kept. */
+    copied?: readonly Bound[]
+    /** Of carbons alone: copies that are not needed when the message is kept. */
+    spare?: readonly (Copy & { readonly session: Bound })[]
+  }
   interface Services {
     carbons: CarbonsService
   }

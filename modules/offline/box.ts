@@ -22,8 +22,8 @@ export interface Message {
   readonly xml: string
   /** Of those with the same key only the first is kept, until it is handed over. */
   readonly dedupe: string | undefined
-  /** Called with its id when it is stored as a new entry, before anybody is given what waits. */
-  stored?(id: string): void
+  /** Called with its id when it is stored, as a new entry or not, before anybody is given what waits. */
+  stored?(id: string, fresh: boolean): void
 }
 /**
  * Hands over. `over` says that an entry needs not wait any longer, with the key of its message: to be called before it is delivered, since it may
@@ -106,7 +106,7 @@ export class Box {
     try {
       const { id, duplicate } = await stored
       if (duplicate) this.#release(message.xml)
-      else message.stored?.(id)
+      message.stored?.(id, !duplicate)
       return true
     } catch (error) {
       this.#release(message.xml)

@@ -15,6 +15,7 @@ import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import { Box, type Hand, type Kept, type Message, type Waiting } from './box.ts'
+import { Copies } from './copies.ts'
 import { dedupeKey, isArchived, isKept, retractedIn } from './rules.ts'
 
 /** Accounts of which something is in memory; more are let go when they are idle. */
@@ -28,8 +29,14 @@ interface Reading {
 const MAX_HANDED = 10_000
 
 declare module '../../server/module.ts' {
+  interface StanzaEvent {
+    /** account:stored: it waits for the account to become available. */
+    kept?: boolean
+  }
   interface Services {
     offline: {
+      /** Whether a message is worth keeping for an account that is not there; there may be no room for it. */
+      keeps(e: Pick<StanzaEvent, 'stanza' | 'to'>): boolean
       /** Keeps a message for an account that is not there, if it is worth it; once, when its sender gave it an id. */
       keep(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<void>
       /**
@@ -59,6 +66,7 @@ export default defineModule({
     { xep: 359, version: '0.7.0', status: 'partial', note: 'a message that is sent again is kept once' },
     { xep: 424, version: '0.4.2', status: 'partial', note: 'what was taken back meanwhile is not delivered' },
     { xep: 313, version: '1.1.3', status: 'partial', note: 'who reads the archive gets nothing twice' },
+    { xep: 280, version: '1.0.1', status: 'partial', note: 'who has a copy gets nothing twice' },
     { xep: 386, version: '1.1.0', status: 'partial', note: 'archived messages are cleared, not sent' },
     { rfc: 6121, sections: '8.5.2.2.1' },
   ],
@@ -75,6 +83,7 @@ export default defineModule({
     /** The session was given what waited when it became available. */
     const served = ctx.perSession<boolean>(() => false)
     const reading = ctx.perSession<Reading | undefined>(() => undefined)
+    const copies = ctx.perSession(() => new Copies())
     ctx.disco.feature('host', 'msgoffline') // §4
 
     function boxOf(local: string): Box {
@@ -99,6 +108,7 @@ export default defineModule({
     )
 
     ctx.provide('offline', {
+      keeps: ({ stanza, to }) => isKept(stanza, to),
       async keep(e) {
         if (isKept(e.stanza, e.to)) await keep(e)
       },
@@ -111,7 +121,10 @@ export default defineModule({
       pending: (session) => (session.priority ?? -1) >= 0 && !served.get(session),
     })
 
-    async function keep({ stanza, from, to }: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<Verdict> {
+    async function keep(
+      e: Pick<StanzaEvent, 'stanza' | 'from' | 'to' | 'copied' | 'kept'>,
+    ): Promise<Verdict> {
+      const { stanza, from, to } = e
       const account = to.bare.toString()
       const whole = stanza.attr('to') === undefined ? stanza.withAttrs({ to: account }) : stanza
       const message = {
@@ -119,10 +132,11 @@ export default defineModule({
         with: from.bare.toString(),
         xml: whole.toString(),
         dedupe: dedupeKey(stanza, from),
-        ...markFor(to.local),
+        ...notesFor(to.local, e.copied ?? []),
       }
       if (await boxOf(to.local).add(message)) {
         stored.add()
+        e.kept = true
         return { stop: 'stored' }
       }
       refused.add()
@@ -131,22 +145,24 @@ export default defineModule({
       return { bounce: new StanzaError('service-unavailable') } // §2, step 3
     }
 
-    // ---- devices that read the archive ----
+    // ---- devices that get messages otherwise ----
 
     // XEP-0313 §6.1.1, XEP-0386 §3.2: they have got there what was kept before they asked, and must be given what comes later.
     ctx.hook('archive:read', { phase: 'observe' }, ({ session, whole }) => {
       if (whole) reading.set(session, { next: undefined })
     })
 
-    /** Who has asked by now will not find there what is about to be kept. */
-    function markFor(local: string): Pick<Message, 'stored'> {
+    /** Who has asked by now will not find there what is about to be kept. `copied`: who has a copy of it. */
+    function notesFor(local: string, copied: readonly Bound[]): Pick<Message, 'stored'> {
       const asked = ctx.sessions.of(local).flatMap((session) => {
         const one = reading.get(session)
         return one === undefined || one.next !== undefined ? [] : [one]
       })
-      if (asked.length === 0) return {}
+      if (asked.length === 0 && copied.length === 0) return {}
       return {
-        stored(id) {
+        stored(id, fresh) {
+          for (const session of copied) copies.get(session).add(id, session)
+          if (!fresh) return
           for (const one of asked) if (one.next === undefined || id < one.next) one.next = id
         },
       }
@@ -218,6 +234,7 @@ export default defineModule({
           keys.add(key)
           remember(key)
         }
+        if (copies.get(session).has(entry.id, session)) continue // XEP-0280 §7
         ctx.deliver(session, delayed(stanza, entry.at))
         delivered.add()
       }

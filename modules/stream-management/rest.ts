@@ -47,7 +47,9 @@ export function goesOn({ stanza, at, sole }: Sent, session: Bound, others: Other
   if (type === 'error' || type === 'headline' || type === 'groupchat') return true
   // not for this session alone: to the account, or to a resource that was not there (RFC 6121 §8.5.3.2.1)
   const toAll = sole !== true && tryJid(stanza.attr('to') ?? '')?.equals(jid) !== true
-  const copied = carbons?.isCopied(stanza, session) === true
+  // XEP-0203: what this server kept, or had sent on its way before, went to this one without new copies
+  const late = stanza.getChildren('delay', NS.DELAY).some((delay) => delay.attr('from') === jid.domain)
+  const copied = !late && carbons?.isCopied(stanza, session) === true
   const archived = stanzaIdBy(stanza, jid.bare) !== undefined
   return !sessions.some((other) => {
     if (archived && other.flag('mam') === true) return true // it reads the archive
