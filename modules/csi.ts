@@ -13,13 +13,9 @@ const CHAT_STATES = 'http://jabber.org/protocol/chatstates'
 const PUBSUB_EVENT = 'http://jabber.org/protocol/pubsub#event'
 const FLAG = 'csi'
 /** What may stand beside a chat state without saying anything itself (XEP-0085 §5.6 for <thread/>). */
-const BESIDE: ReadonlySet<string> = new Set([
-  NS.SID,
-  NS.DELAY,
-  'urn:xmpp:hints',
-  'urn:xmpp:occupant-id:0',
-  'http://jabber.org/protocol/muc#user',
-])
+const BESIDE: ReadonlySet<string> = new Set([NS.SID, NS.DELAY, 'urn:xmpp:hints', 'urn:xmpp:occupant-id:0'])
+/** Beside it too, when all that it says is who writes in a room (XEP-0045 §7.5). */
+const MUC_USER = 'http://jabber.org/protocol/muc#user'
 
 /** What is to be done with a stanza for a client that nobody looks at. A key: it waits, in place of what has the same key. */
 type Fate = 'send' | 'drop' | { readonly key: string | undefined }
@@ -30,6 +26,7 @@ export default defineModule({
   specs: [
     { xep: 352, version: '1.0.0', status: 'complete' },
     { xep: 85, version: '2.1', status: 'partial', note: 'which messages are only chat states' },
+    { xep: 45, version: '1.35.5', status: 'partial', note: 'invitations are no chat states' },
     { rfc: 6120, sections: '4.9.3.24, 10.1' },
     { rfc: 6121, sections: '8.5.3.2.2' },
     { xep: 386, version: '1.1.0', status: 'partial', note: 'the state within it' },
@@ -136,9 +133,14 @@ function isOnlyChatState(message: Element): boolean {
   let state = false
   for (const child of message.elements) {
     if (child.ns === CHAT_STATES) state = true
-    else if (!BESIDE.has(child.ns) && !child.is('thread', message.ns)) return false
+    else if (!BESIDE.has(child.ns) && !child.is('thread', message.ns) && !isMark(child)) return false
   }
   return state
+}
+
+/** Not an invitation or the answer to one (XEP-0045 §7.8.2), nor news of the room (§10.2.1). */
+function isMark(child: Element): boolean {
+  return child.is('x', MUC_USER) && child.elements.every(({ name }) => name === 'item')
 }
 
 /** Stanzas that wait, in order. As bytes, because an element may be part of a larger input that it would keep. */

@@ -110,6 +110,19 @@ describe('csi: XEP-0352', () => {
     expect(texts(client.take())).to.eql(['Hi', 'error'])
   })
 
+  it('§3.2: beside the mark of a room a chat state is alone, beside an invitation it is not', async () => {
+    await using h = await start()
+    const client = await inactive(h)
+    const room = (inner: string) => `${TYPING}<x xmlns='http://jabber.org/protocol/muc#user'>${inner}</x>`
+    await message(h, room(''))
+    await message(h, room("<item affiliation='none' role='participant'/>"))
+    expect(client.take()).to.eql([])
+    for (const inner of ["<invite from='romeo@example.org'/>", '<decline/>', "<status code='104'/>"]) {
+      await message(h, room(inner))
+      expect(client.take()).to.have.length(1)
+    }
+  })
+
   it('§3.2: notifications wait, all of them', async () => {
     await using h = await start()
     const client = await inactive(h)
