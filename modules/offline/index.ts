@@ -67,6 +67,7 @@ export default defineModule({
     { xep: 424, version: '0.4.2', status: 'partial', note: 'what was taken back meanwhile is not delivered' },
     { xep: 313, version: '1.1.3', status: 'partial', note: 'who reads the archive gets nothing twice' },
     { xep: 280, version: '1.0.1', status: 'partial', note: 'who has a copy gets nothing twice' },
+    { xep: 45, version: '1.35.5', status: 'partial', note: 'occupants of rooms are told apart' },
     { xep: 386, version: '1.1.0', status: 'partial', note: 'archived messages are cleared, not sent' },
     { rfc: 6121, sections: '8.5.2.2.1' },
   ],

@@ -71,20 +71,36 @@ export function dedupeKey(message: Element, from: JID): string | undefined {
 
 /** XEP-0424 §5: those of the messages, oldest first, that their author has taken back since. The retractions themselves are not among them. */
 export function retractedIn(messages: readonly Element[]): ReadonlySet<Element> {
-  const taken = new Set<string>()
+  const taken = new Map<string, Author[]>()
   const retracted = new Set<Element>()
   for (const message of messages.toReversed()) {
     const target = message.getChild('retract', RETRACT)?.attr('id')
-    const id = message.attr('id')
-    if (target !== undefined) taken.add(authored(message, target))
-    else if (taken.size > 0 && id !== undefined && taken.has(authored(message, id))) retracted.add(message)
+    const id = target ?? message.attr('id')
+    if (id === undefined || (target === undefined && taken.size === 0)) continue
+    const author = authorOf(message)
+    const by = taken.get(id)
+    if (target === undefined) {
+      if (by?.some((other) => isSame(author, other)) === true) retracted.add(message)
+    } else if (by === undefined) taken.set(id, [author])
+    else by.push(author)
   }
   return retracted
 }
 
-/** Among the occupants of a room (XEP-0045) the full address tells who the author is. */
-function authored(message: Element, id: string): string {
-  const from = tryJid(message.attr('from') ?? '')
-  const author = message.getChild('x', MUC_USER) === undefined ? from?.bare : from
-  return `${author?.toString()} ${id}`
+/** Who wrote a message. */
+interface Author {
+  readonly jid: JID | undefined
+  /** Surely an occupant of a room (XEP-0045 §7.5); without the mark it may be one all the same. */
+  readonly occupant: boolean
+}
+
+function authorOf(message: Element): Author {
+  const occupant = message.getChild('x', MUC_USER) !== undefined
+  return { jid: tryJid(message.attr('from') ?? ''), occupant }
+}
+
+/** Among the occupants of a room the full address tells who the author is. */
+function isSame(a: Author, b: Author): boolean {
+  if (a.jid === undefined || b.jid === undefined) return false
+  return a.occupant || b.occupant ? a.jid.equals(b.jid) : a.jid.bare.equals(b.jid.bare)
 }

@@ -8,7 +8,7 @@ import { NS } from '../../server/xmpp/ns.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import sm from '../../modules/stream-management/index.ts'
 import { query } from '../helpers/archive.ts'
-import { condition } from '../helpers/im.ts'
+import { condition, fromRemote } from '../helpers/im.ts'
 import { Fresh, resume } from '../helpers/managed.ts'
 import {
   arrive,
@@ -209,6 +209,25 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
       ['romeo@example.org', '3'],
     ])
     expect(await arrive(h, 'garden')).to.eql([])
+  })
+
+  it('XEP-0424 §5, XEP-0045 §7.5: occupants of a room take back their own, whether or not the room marks what they say', async () => {
+    await using h = await start()
+    const x = "<x xmlns='http://jabber.org/protocol/muc#user'/>"
+    const [nick, other] = ['room@rooms.example/nick', 'room@rooms.example/other']
+    const send = (from: string, id: string, inner: string): Promise<void> =>
+      fromRemote(
+        h,
+        `<message from='${from}' to='juliet@example.org' type='chat' id='${id}'><body>${id}</body>${inner}</message>`,
+      )
+    const retract = (id: string): string => `<retract xmlns='urn:xmpp:message-retract:1' id='${id}'/>`
+    await send(nick, '1', x)
+    await send(nick, '2', '')
+    await send(nick, '3', x)
+    await send(other, 'r1', retract('1'))
+    await send(other, 'r2', retract('2') + x)
+    await send(nick, 'r3', retract('3'))
+    expect(bodies(await arrive(h))).to.eql(['1', '2', 'r1', 'r2', 'r3'])
   })
 
   it('a removal that fails is made up for, and nothing comes twice', async () => {
