@@ -10,7 +10,7 @@
 import { type Bound, c, defineModule, type StanzaEvent, type Verdict } from '../../server/module.ts'
 import { type Element, el } from '../../server/xmpp/element.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
-import { tryJid } from '../../server/xmpp/jid.ts'
+import { type JID, tryJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
@@ -215,7 +215,10 @@ export default defineModule({
       over: Parameters<Hand>[1],
     ): Promise<void> {
       const messages: { readonly entry: Waiting; readonly stanza: Element }[] = []
-      await ctx.inSlices(all, (entry) => void messages.push({ entry, stanza: parseXml(entry.xml) }))
+      await ctx.inSlices(all, (entry) => {
+        const stanza = read(session.jid, entry)
+        if (stanza !== undefined) messages.push({ entry, stanza })
+      })
       const retracted = retractedIn(messages.map(({ stanza }) => stanza))
       const keys = new Set<string>()
       // All at once: if the session ends now, all of them come back in order.
@@ -238,6 +241,17 @@ export default defineModule({
         if (copies.get(session).has(entry.id, session)) continue // XEP-0280 §7
         ctx.deliver(session, delayed(stanza, entry.at))
         delivered.add()
+      }
+    }
+
+    /** An entry that cannot be read must not keep others waiting. It stays where it is: to remove it would make a loss of what may only be a limit. */
+    function read(account: JID, { id, xml }: Waiting): Element | undefined {
+      try {
+        return parseXml(xml)
+      } catch (error) {
+        const about = { account: account.bare.toString(), id, err: error }
+        ctx.log.error('a kept message cannot be read and is left out', about)
+        return undefined
       }
     }
 

@@ -243,6 +243,22 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
     expect((await archive.page('juliet', { from: 'first', limit: 1 })).entries).to.eql([])
   })
 
+  it('an entry that cannot be read does not keep the others from their receiver', async () => {
+    const disk = await switched()
+    const lines: string[] = []
+    const onLog = (level: string, text: string): void => void lines.push(`${level} ${text}`)
+    await using h = await start({}, { store: disk.store, onLog })
+    const romeo = await romeoAt(h)
+    await romeo.send(say('1'))
+    const stored = disk.store.open('example.org', 'offline').archive('messages')
+    await stored.append('juliet', { at: new Date(0), with: 'romeo@example.org', doc: { xml: '<message' } })
+    await romeo.send(say('2'))
+    expect(bodies(await arrive(h))).to.eql(['1', '2'])
+    expect(await arrive(h, 'garden')).to.eql([])
+    expect(lines.filter((line) => line.startsWith('error')).join()).to.include('cannot be read')
+    expect((await stored.page('juliet', { from: 'first', limit: 9 })).entries).to.have.length(1)
+  })
+
   it('a read that fails is tried again with the next presence', async () => {
     const disk = await switched()
     await using h = await start({}, { store: disk.store, onLog: () => undefined })
