@@ -41,6 +41,7 @@ export interface StanzaChains {
   readonly clientIn: Chain<StanzaEvent>
   readonly accountIn: Chain<StanzaEvent>
   readonly accountOffline: Chain<StanzaEvent>
+  readonly accountMissing: Chain<StanzaEvent>
   readonly accountStored: Chain<StanzaEvent>
   readonly messageBounced: Chain<StanzaEvent>
   readonly clientOut: Chain<StanzaEvent>
@@ -56,6 +57,8 @@ export interface HostEnv {
 }
 
 const NO_SESSIONS: readonly Bound[] = []
+const NO_ACCOUNT: Verdict = { stop: 'no such account' }
+const UNAVAILABLE: Verdict = { bounce: new StanzaError('service-unavailable') }
 
 /** One virtual host. */
 export class Host implements SessionTable {
@@ -83,6 +86,7 @@ export class Host implements SessionTable {
       clientIn: this.hooks.chain('client:in'),
       accountIn: this.hooks.chain('account:in'),
       accountOffline: this.hooks.chain('account:offline'),
+      accountMissing: this.hooks.chain('account:missing'),
       accountStored: this.hooks.chain('account:stored'),
       messageBounced: this.hooks.chain('message:bounced'),
       clientOut: this.hooks.chain('client:out'),
@@ -106,17 +110,17 @@ export class Host implements SessionTable {
       : exists.then((known) => (known ? undefined : this.#noAccount(e)))
   }
 
-  #noAccount(e: StanzaEvent): Verdict {
-    const ignored = { stop: 'no such account' }
+  /** RFC 6121 §8.5.1, table 1: of what is allowed here, that which an account gets that is away (§8.5.2.2, §8.5.3.2). */
+  #noAccount(e: StanzaEvent): Verdict | Promise<Verdict> {
     const { stanza } = e
-    if (stanza.name === 'presence') return ignored
-    if (stanza.name === 'message') {
-      const type = stanza.attr('type') ?? 'normal'
-      if (type === 'headline' && e.to.resource === '') return ignored
-      // RFC 6120 §10.2: where messages to those who are away are kept, answering here would tell who exists.
-      if (type !== 'groupchat' && this.chains.accountOffline.message.store.length > 0) return ignored
-    }
-    return { bounce: new StanzaError('service-unavailable') }
+    if (stanza.name === 'presence') return NO_ACCOUNT
+    if (stanza.name !== 'message') return UNAVAILABLE
+    const type = stanza.attr('type')
+    if (type === 'error' || (type === 'headline' && e.to.resource === '')) return NO_ACCOUNT
+    if (type === 'groupchat' || type === 'headline') return UNAVAILABLE
+    const { accountMissing } = this.chains
+    const verdict = accountMissing.run(e, accountMissing.message)
+    return verdict instanceof Promise ? verdict.then((v) => v ?? UNAVAILABLE) : (verdict ?? UNAVAILABLE)
   }
 
   /** A service, if some module provides it. */

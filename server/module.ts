@@ -193,6 +193,11 @@ export interface Hooks {
   'account:in': StanzaEvent
   /** A message that no session took: offline store, push. A verdict `stop` says it was taken care of. */
   'account:offline': StanzaEvent
+  /**
+   * A message to an account that does not exist, which 'account:in' does not see. A verdict `stop` says that 'account:offline' would take care of
+   * it: the sender is told nothing, as when the account is away, and does not learn which of them exist (RFC 6120 §13.11). No other effect.
+   */
+  'account:missing': StanzaEvent
   /** A message that no session took, after a module has taken care of it (phases copy and observe). */
   'account:stored': StanzaEvent
   /**

@@ -221,6 +221,13 @@ export default defineModule({
       ({ stanza, to }) => (stanzaIdBy(stanza, to.bare) !== undefined ? { stop: 'archived' } : undefined),
     )
 
+    // What an account that is away answers nothing to, unless it has preferences of its own, tells nothing here either.
+    ctx.hook('account:missing', { phase: 'guard', kinds: ['message'] }, ({ stanza }) =>
+      options.default === 'always' && examine(stanza) !== undefined
+        ? { stop: 'would be archived' }
+        : undefined,
+    )
+
     ctx.hook('account:deleted', { phase: 'observe' }, ({ account: { local } }) => {
       prefs.forget(local)
       gone.add(local)

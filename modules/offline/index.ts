@@ -108,6 +108,10 @@ export default defineModule({
       isKept(e.stanza, e.to) ? keep(e) : undefined,
     )
 
+    ctx.hook('account:missing', { phase: 'guard', kinds: ['message'] }, ({ stanza, to }) =>
+      isKept(stanza, to) ? { stop: 'would be kept' } : undefined,
+    )
+
     ctx.provide('offline', {
       keeps: ({ stanza, to }) => isKept(stanza, to),
       async keep(e) {
