@@ -49,14 +49,17 @@ const config = c.object({
   timeout: c
     .duration('30s', { min: '1s', max: '5min' })
     .describe('How long an app server may take to answer'),
+  callTimeout: c.duration('10s', { min: '1s', max: '1min' }).describe('The same for calls'),
   unreachable: c
     .duration('7d')
     .describe('How long an app server may be out of reach before its registrations are removed'),
   concurrency: c
     .int()
     .min(1)
-    .default(16)
-    .describe('Requests to app servers at the same time, each for messages and for calls'),
+    .default(64)
+    .describe(
+      'Requests to app servers at the same time, each for messages and for calls; one app server or account has up to a quarter of them',
+    ),
 })
 
 export default defineModule({

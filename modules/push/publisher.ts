@@ -4,18 +4,23 @@
  */
 import type { Ctx, JobQueue, JobRun } from '../../server/module.ts'
 import { RequestTimeout, StanzaError } from '../../server/xmpp/errors.ts'
-import { type JID, parseJid } from '../../server/xmpp/jid.ts'
+import { parseJid } from '../../server/xmpp/jid.ts'
 import type { DeviceState } from './devices.ts'
 import { publishElement, type Summary } from './notification.ts'
+import { Reach } from './reach.ts'
 import type { RegistrationDoc, Registrations } from './registrations.ts'
+import { Shares } from './shares.ts'
 
 /** A call that was not told of after this time is over. */
 const CALL_MS = 60_000
 /** Failures in a row before a registration can be given up. */
 const MANY_ERRORS = 10
-/** After an app server gave no answer, others are not sent to it for this time, so that they do not all wait. */
-const SILENT_MS = 30_000
-const MAX_SILENT = 1000
+/** A domain that could not be reached, and took longer than that to find out, holds others up like one that gives no answer. */
+const SLOW_MS = 5000
+/** What a run may take besides the request. */
+const MARGIN_MS = 30_000
+const SWEEP_MS = 1000
+const MAX_WAITING = { messages: 100_000, calls: 10_000 }
 
 /** The app server, or the way to it, has a problem that may pass; all others say that the registration is worth nothing. */
 const TRANSIENT: ReadonlySet<string> = new Set([
@@ -31,6 +36,7 @@ const TRANSIENT: ReadonlySet<string> = new Set([
 export interface PublisherOptions {
   readonly interval: number
   readonly timeout: number
+  readonly callTimeout: number
   readonly unreachable: number
   readonly concurrency: number
 }
@@ -49,8 +55,9 @@ export class Publisher {
   readonly #published
   readonly #refused
   readonly #removed
-  /** App servers that gave no answer, by domain, and until when they are left alone. */
-  readonly #silent = new Map<string, number>()
+  readonly #reach: Reach
+  readonly #messageShares: Shares
+  readonly #callShares: Shares
 
   /** `stateOf`: of the device of a registration, as far as this process knows. */
   constructor(
@@ -66,9 +73,21 @@ export class Publisher {
     this.#published = ctx.metrics.counter('published', 'Notifications that app servers have taken')
     this.#refused = ctx.metrics.counter('refused', 'Notifications that app servers have not taken')
     this.#removed = ctx.metrics.counter('removed', 'Registrations removed because app servers refused them')
-    const { concurrency, timeout } = options
+    const { concurrency, timeout, callTimeout } = options
+    const now = (): number => ctx.now()
+    this.#reach = new Reach(now)
+    this.#messageShares = new Shares(concurrency, MAX_WAITING.messages, now)
+    this.#callShares = new Shares(concurrency, MAX_WAITING.calls, now)
+    ctx.timers.every(SWEEP_MS, () => {
+      this.#messageShares.sweep()
+      this.#callShares.sweep()
+    })
+    ctx.metrics.gauge(
+      'held_back',
+      'Notifications that wait because their app server or account has its share of requests under way',
+      () => this.#messageShares.waiting + this.#callShares.waiting,
+    )
     // a request ends before its job does
-    const timeoutMs = timeout + 30_000
     this.#ordinary = ctx.jobs<Ordinary>(
       'publish',
       // about an hour
@@ -76,15 +95,21 @@ export class Publisher {
         attempts: 12,
         backoff: { firstMs: 5000, maxMs: 900_000 },
         concurrency,
-        timeoutMs,
-        maxWaiting: 100_000,
+        timeoutMs: timeout + MARGIN_MS,
+        maxWaiting: MAX_WAITING.messages,
       },
       (job, run) => this.#publish(job, run),
     )
     this.#calls = ctx.jobs<Call>(
       'call',
-      { attempts: 4, backoff: { firstMs: 1000, maxMs: 4000 }, concurrency, timeoutMs, maxWaiting: 10_000 },
-      (job) => this.#publishCall(job),
+      {
+        attempts: 4,
+        backoff: { firstMs: 1000, maxMs: 4000 },
+        concurrency,
+        timeoutMs: callTimeout + MARGIN_MS,
+        maxWaiting: MAX_WAITING.calls,
+      },
+      (job, run) => this.#publishCall(job, run),
     )
   }
 
@@ -113,9 +138,19 @@ export class Publisher {
     }
     // another process may have published
     if (doc.pushedAt + this.#options.interval > this.#ctx.now()) return this.due(local, key, doc.pushedAt)
-    const jid = parseJid(doc.jid)
-    if (this.#isSilent(jid)) throw new Error('the app server gave no answer a moment ago')
-    if (!(await this.#send(local, key, doc, await this.#summary(local, doc, false), run.signal))) return
+    const standing = this.#reach.standing(doc.jid)
+    if (standing === 'silent' || (standing === 'doubtful' && this.#messageShares.under(doc.jid) > 0))
+      throw new Error('the app server gave no answer a moment ago')
+    using room = this.#messageShares.take({
+      account: local,
+      service: doc.jid,
+      standing,
+      id: `${local} ${key}`,
+      until: Infinity,
+      again: () => this.due(local, key, 0),
+    })
+    if (room === undefined) return
+    if (!(await this.#send(local, key, doc, false, run.signal))) return
     const now = this.#ctx.now()
     await this.#registrations.change(local, key, (old) => ({
       pushedAt: now,
@@ -126,11 +161,22 @@ export class Publisher {
     }))
   }
 
-  async #publishCall({ local, key, at }: Call): Promise<void> {
+  async #publishCall(job: Call, run: JobRun): Promise<void> {
+    const { local, key, at } = job
     if (this.#ctx.now() - at > CALL_MS) return
     const doc = await this.#registrations.get(local, key)
     if (doc === undefined) return
-    await this.#send(local, key, doc, await this.#summary(local, doc, true), this.#ctx.signal)
+    const id = `${local} ${key} ${at}`
+    using room = this.#callShares.take({
+      account: local,
+      service: doc.jid,
+      standing: this.#reach.standing(doc.jid),
+      id,
+      until: at + CALL_MS,
+      again: () => this.#calls.add(job, { key: id }),
+    })
+    if (room === undefined) return
+    await this.#send(local, key, doc, true, run.signal)
   }
 
   async #summary(local: string, doc: RegistrationDoc, urgent: boolean): Promise<Summary> {
@@ -158,22 +204,25 @@ export class Publisher {
     local: string,
     key: string,
     doc: RegistrationDoc,
-    summary: Summary,
+    urgent: boolean,
     signal: AbortSignal,
   ): Promise<boolean> {
-    const jid = parseJid(doc.jid)
+    const summary = await this.#summary(local, doc, urgent)
     const payload = publishElement(doc.node, doc.options === '' ? undefined : doc.options, summary)
+    const { timeout, callTimeout } = this.#options
+    const sentAt = this.#ctx.now()
     try {
       // §7: from the server (version 0.3)
-      await this.#ctx.request(jid, payload, { type: 'set', timeoutMs: this.#options.timeout })
-      this.#silent.delete(jid.domain)
+      const timeoutMs = urgent ? callTimeout : timeout
+      await this.#ctx.request(parseJid(doc.jid), payload, { type: 'set', timeoutMs })
+      this.#reach.answered(doc.jid)
       this.#published.add()
       return true
     } catch (error) {
       signal.throwIfAborted()
       this.#refused.add()
-      if (error instanceof RequestTimeout) this.#noteSilence(jid)
-      else if (!(error instanceof StanzaError)) throw error
+      if (!(error instanceof RequestTimeout || error instanceof StanzaError)) throw error
+      this.#noteFailure(doc.jid, sentAt, error)
       if (await this.#givenUp(local, key, doc, error)) return false
       throw error
     }
@@ -201,18 +250,16 @@ export class Publisher {
     return true
   }
 
-  #isSilent({ domain }: JID): boolean {
-    const until = this.#silent.get(domain)
-    if (until === undefined) return false
-    if (this.#ctx.now() < until) return true
-    this.#silent.delete(domain)
-    return false
-  }
-
-  #noteSilence({ domain }: JID): void {
-    const [oldest] = this.#silent.keys()
-    if (oldest !== undefined && this.#silent.size >= MAX_SILENT) this.#silent.delete(oldest)
-    this.#silent.set(domain, this.#ctx.now() + SILENT_MS)
+  /** What a failed request says of the app server. */
+  #noteFailure(service: string, sentAt: number, error: RequestTimeout | StanzaError): void {
+    // somebody on the way has answered in its place
+    const unreached =
+      error instanceof RequestTimeout ||
+      error.condition === 'remote-server-timeout' ||
+      error.condition === 'remote-server-not-found'
+    if (!unreached) this.#reach.answered(service)
+    else if (error instanceof RequestTimeout || this.#ctx.now() - sentAt >= SLOW_MS)
+      this.#reach.unanswered(service, sentAt)
   }
 }
 
