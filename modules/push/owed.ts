@@ -139,7 +139,7 @@ export class Owed {
       state.last = undefined
       try {
         const doc = await this.#registrations.change(local, key, (old) => ({
-          ...(reset ? caughtUp() : {}),
+          ...(reset ? caughtUp(old) : {}),
           ...(missed > 0 || again ? this.#due(old, reset, missed, last) : {}),
         }))
         if (doc?.due === '1') this.#publisher.due(local, key, doc.pushedAt)
@@ -167,6 +167,7 @@ export class Owed {
     return {
       count: (reset ? 0 : old.count) + missed,
       due: '1',
+      generation: (old.generation ?? 0) + 1,
       ...(last !== undefined && sender ? { sender: last.sender } : {}),
       ...(last !== undefined && body !== false ? { body: text ?? '' } : {}),
     }

@@ -8,7 +8,7 @@ import { parseJid } from '../../server/xmpp/jid.ts'
 import type { DeviceState } from './devices.ts'
 import { publishElement, type Summary } from './notification.ts'
 import { Reach } from './reach.ts'
-import type { RegistrationDoc, Registrations } from './registrations.ts'
+import { isUnchanged, type RegistrationDoc, type Registrations } from './registrations.ts'
 import { Shares } from './shares.ts'
 
 /** A call that was not told of after this time is over. */
@@ -130,7 +130,8 @@ export class Publisher {
     if (doc?.due !== '1') return // §6: not enabled any more, or the device was there meanwhile
     switch (this.#stateOf(local, key)) {
       case 'fine':
-        await this.#registrations.change(local, key, caughtUp)
+        // unless something has come since for a device that has gone again
+        await this.#registrations.change(local, key, (old) => (isUnchanged(doc, old) ? caughtUp(old) : {}))
         return
       case 'waiting':
         return // it comes again if the device turns out to be silent
@@ -152,13 +153,14 @@ export class Publisher {
     if (room === undefined) return
     if (!(await this.#send(local, key, doc, false, run.signal))) return
     const now = this.#ctx.now()
-    await this.#registrations.change(local, key, (old) => ({
+    const after = await this.#registrations.change(local, key, (old) => ({
       pushedAt: now,
       errors: 0,
       failingSince: 0,
-      // something has come since
-      due: old.count > doc.count ? '1' : '',
+      // something may have come since
+      ...(isUnchanged(doc, old) ? { due: '' } : {}),
     }))
+    if (after?.due === '1') this.due(local, key, now)
   }
 
   async #publishCall(job: Call, run: JobRun): Promise<void> {
@@ -264,6 +266,6 @@ export class Publisher {
 }
 
 /** What is stored of a device that has seen everything. */
-export function caughtUp(): Partial<RegistrationDoc> {
-  return { count: 0, due: '', sender: '', body: '' }
+export function caughtUp({ generation = 0 }: RegistrationDoc): Partial<RegistrationDoc> {
+  return { count: 0, due: '', sender: '', body: '', generation: generation + 1 }
 }

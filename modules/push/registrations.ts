@@ -22,6 +22,8 @@ export type RegistrationDoc = {
   readonly count: number
   /** '1': there is something to be told. */
   readonly due: string
+  /** Raised whenever something becomes due and when the device has seen everything; documents of earlier versions have none. */
+  readonly generation?: number
   readonly pushedAt: number
   /** Failures in a row, and since when. */
   readonly errors: number
@@ -135,6 +137,7 @@ export class Registrations {
       enabledAt: this.#ctx.now(),
       count: 0,
       due: '',
+      generation: 0,
       pushedAt: 0,
       errors: 0,
       failingSince: 0,
@@ -240,6 +243,10 @@ function inMemory(
     owed: isOwed(doc),
   }
 }
+
+/** Whether a document is still about what it was about when it was read: nothing has come for the device since, nor has it been there. */
+export const isUnchanged = (read: RegistrationDoc, now: RegistrationDoc): boolean =>
+  read.enabledAt === now.enabledAt && (read.generation ?? 0) === (now.generation ?? 0)
 
 const isOwed = (doc: RegistrationDoc): boolean => doc.count > 0 || doc.due === '1'
 

@@ -121,6 +121,100 @@ describe('push: failures (XEP-0357)', () => {
     })
   })
 
+  describe('while the app server takes its time', () => {
+    /** Romeo's phone is away, one message is being published; answers it. */
+    async function publishing(stage: PushStage): Promise<() => Promise<void>> {
+      await stage.away('phone')
+      stage.app.answer = 'nothing'
+      await stage.say('one')
+      const [told] = await stage.app.told()
+      await stage.host.clock.advance(1000)
+      return async () => {
+        stage.app.answer = 'result'
+        await stage.app.client.send(`<iq type='result' to='example.org' id='${told?.iq.attr('id')}'/>`)
+      }
+    }
+
+    it('the device sees everything and misses as much again: told', async () => {
+      await using stage = await pushStage()
+      const answer = await publishing(stage)
+      const phone = await stage.device('phone')
+      await phone.close()
+      await stage.say('two')
+      await answer()
+      expect(await stage.app.during(stage.host, 120_000)).to.deep.equal(['phone 1'])
+    })
+
+    it('the device sees everything and misses nothing: not told', async () => {
+      await using stage = await pushStage()
+      const answer = await publishing(stage)
+      const phone = await stage.device('phone')
+      await phone.close()
+      await answer()
+      expect(await stage.app.during(stage.host, 120_000)).to.deep.equal([])
+    })
+
+    it('more comes: told, once', async () => {
+      await using stage = await pushStage()
+      const answer = await publishing(stage)
+      await stage.say('two')
+      await stage.say('three')
+      await answer()
+      expect(await stage.app.during(stage.host, 120_000)).to.deep.equal(['phone 3'])
+    })
+
+    it('the device enables again and misses as much again: told', async () => {
+      await using stage = await pushStage()
+      const answer = await publishing(stage)
+      const phone = await stage.device('phone')
+      await enable(phone, 'phone')
+      await phone.close()
+      await stage.say('two')
+      await answer()
+      expect(await stage.app.during(stage.host, 120_000)).to.deep.equal(['phone 1'])
+    })
+
+    it('a job finds the device there, which goes before that is written, and misses something: told', async () => {
+      await using stage = await pushStage()
+      await stage.away('phone')
+      await stage.say('one')
+      expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+      const docs = stage.host.store.open('example.org', 'push').docs('registrations')
+      const update = docs.update.bind(docs)
+      const gate = Promise.withResolvers<void>()
+      let held = 0
+      await stage.say('two') // due in ten seconds
+      docs.update = () => Promise.reject(new Error('disk full'))
+      const phone = await stage.device('phone') // that it has seen everything cannot be written
+      docs.update = async (...args) => {
+        if (held++ === 0) await gate.promise
+        return update(...args)
+      }
+      await stage.host.clock.advance(10_000)
+      expect(held).to.equal(1)
+      await phone.close()
+      await stage.say('three')
+      gate.resolve()
+      expect((await stage.app.during(stage.host, 120_000)).length).to.equal(1)
+    })
+  })
+
+  it('registrations of an earlier version, without a generation, go on', async () => {
+    await using stage = await pushStage()
+    await stage.away('phone')
+    const docs = stage.host.store.open('example.org', 'push').docs('registrations')
+    const [key = ''] = await kept(stage.host)
+    await docs.update('romeo', key, (old) => {
+      const { generation: _, ...earlier } = old ?? {}
+      return { ...earlier, due: '1', count: 4 }
+    })
+    await stage.host.unload('push')
+    await stage.host.load(push)
+    expect(await stage.app.during(stage.host, 60_000)).to.deep.equal(['phone 4'])
+    await stage.say('five')
+    expect(await stage.app.during(stage.host, 60_000)).to.deep.equal(['phone 5'])
+  })
+
   describe('§8: the app server takes it back', () => {
     const affiliation = (what: string, jid = ROMEO, node = 'phone'): string =>
       `<message to='${ROMEO}'><pubsub xmlns='http://jabber.org/protocol/pubsub' node='${node}'><affiliation jid='${jid}' affiliation='${what}'/></pubsub></message>`
