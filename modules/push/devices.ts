@@ -11,8 +11,11 @@ import type { Bound, Ctx, OutputCount, Session } from '../../server/module.ts'
 import type { Registration } from './registrations.ts'
 import type { Notice } from './rules.ts'
 
-/** Messages that one session is watched for; of more, only those that came first. */
-const MAX_WATCHED = 100
+/**
+ * Messages that one session is watched for; of more, only those that came first. Clients that confirm stanzas are not sent many more without
+ * that (`maxStanzas` of stream-management).
+ */
+const MAX_WATCHED = { confirming: 2000, others: 100 }
 /** How often it is looked whether sessions are silent. */
 const SWEEP_MS = 1000
 const CSI = 'csi'
@@ -30,8 +33,11 @@ export interface DeviceOwner {
   patience: Patience
   /** Registrations of the session's account. */
   registrations(session: Bound): readonly Registration[]
-  /** The device will not see this for now; undefined: what it was sent again after it came back. */
-  missed(registration: Registration, notice: Notice | undefined): void
+  /**
+   * The device will not see this for now; undefined: what it was sent again after it came back. `sent`: it was sent to the device while that was
+   * there, which has not confirmed it.
+   */
+  missed(registration: Registration, notice: Notice | undefined, sent: boolean): void
   /** The device has seen everything. */
   caughtUp(registration: Registration): void
 }
@@ -42,6 +48,8 @@ interface Watched {
   readonly at: number
   /** Confirmed when the client has confirmed so many. */
   readonly position: number
+  /** The owner knows that it was missed. */
+  told: boolean
 }
 
 /** The sessions of devices, of one host. */
@@ -97,22 +105,24 @@ export class Devices {
   /** A message that matters is about to be sent to a session. */
   sending(session: Bound, mine: readonly Registration[], notice: Notice): void {
     if (!session.connected) {
-      for (const one of mine) this.#owner.missed(one, notice)
+      for (const one of mine) this.#owner.missed(one, notice, false)
       return
     }
-    if (session.output !== undefined || session.flag(CSI) === 'inactive') this.#watch(session, notice, 1)
-    const watched = this.#watched.get(session)
-    // it has been silent for long enough already
-    if (watched?.silent === true) for (const one of mine) this.#owner.missed(one, notice)
+    // it may have been silent for long enough already
+    const silent = this.#watched.get(session)?.silent === true
+    if (session.output !== undefined || session.flag(CSI) === 'inactive')
+      this.#watch(session, notice, 1, silent)
+    if (silent) for (const one of mine) this.#owner.missed(one, notice, false)
   }
 
-  #watch(session: Bound, notice: Notice | undefined, ahead: number): void {
+  #watch(session: Bound, notice: Notice | undefined, ahead: number, told: boolean): void {
     const { output } = session
     const watched = this.#watched.get(session) ?? { output, list: [], silent: false }
     this.#watched.set(session, watched)
-    if (watched.list.length >= MAX_WATCHED) this.#prune(session)
-    if (watched.list.length >= MAX_WATCHED) return
-    watched.list.push({ notice, at: this.#ctx.now(), position: (output?.sentCount ?? 0) + ahead })
+    const most = output === undefined ? MAX_WATCHED.others : MAX_WATCHED.confirming
+    if (watched.list.length >= most) this.#prune(session)
+    if (watched.list.length >= most) return
+    watched.list.push({ notice, at: this.#ctx.now(), position: (output?.sentCount ?? 0) + ahead, told })
   }
 
   /** Forgets what has arrived. */
@@ -138,11 +148,10 @@ export class Devices {
     for (const [session, watched] of Array.from(this.#watched)) {
       this.#prune(session)
       if (!this.#watched.has(session)) continue
-      const late = watched.list.some(
-        ({ notice, at }) => now - at >= (notice?.call === true ? callSilence : silence),
-      )
+      const isLate = ({ notice, at }: Watched): boolean =>
+        now - at >= (notice?.call === true ? callSilence : silence)
       if (!session.connected) this.#give(session)
-      else if (late && !watched.silent) {
+      else if (!watched.silent && watched.list.some(isLate)) {
         watched.silent = true
         this.#tell(session)
       }
@@ -150,9 +159,10 @@ export class Devices {
   }
 
   #tell(session: Bound): void {
-    const list = this.#watched.get(session)?.list ?? []
+    const list = this.#watched.get(session)?.list.filter(({ told }) => !told) ?? []
     for (const one of this.#owner.registrations(session))
-      if (this.owns(session, one)) for (const { notice } of list) this.#owner.missed(one, notice)
+      if (this.owns(session, one)) for (const { notice } of list) this.#owner.missed(one, notice, true)
+    for (const one of list) one.told = true
   }
 
   /** The session has no stream any more: what it has not confirmed was missed. */
@@ -168,7 +178,7 @@ export class Devices {
     const { output } = session
     if (output === undefined || output.sentCount === output.confirmedCount)
       for (const one of mine) this.#owner.caughtUp(one)
-    else this.#watch(session, undefined, 0)
+    else this.#watch(session, undefined, 0, false)
   }
 
   /** The session is over. */

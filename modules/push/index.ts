@@ -19,7 +19,7 @@ import { NS_PUBSUB, NS_PUSH } from './ns.ts'
 import { Owed } from './owed.ts'
 import { Publisher } from './publisher.ts'
 import { type Registration, Registrations } from './registrations.ts'
-import { noticeOf } from './rules.ts'
+import { type Notice, noticeOf } from './rules.ts'
 
 /** Longest name of a node, UTF-16 units. */
 const MAX_NODE = 1024
@@ -87,10 +87,13 @@ export default defineModule({
     const devices = new Devices(ctx, {
       patience: options,
       registrations: (session) => registrations.known(session.jid.local) ?? [],
-      missed: (registration, notice) => owed.missed(registration, notice),
+      missed: (registration, notice, sent) => owed.missed(registration, notice, sent),
       caughtUp,
     })
     ctx.metrics.gauge('accounts', 'Accounts whose registrations are in memory', () => registrations.size)
+
+    const what = (stanza: Element, account: JID): Notice | undefined =>
+      noticeOf(stanza, account, ctx.find('carbons'), options.body === true)
 
     function caughtUp(registration: Registration): void {
       owed.caughtUp(registration)
@@ -166,9 +169,9 @@ export default defineModule({
       withThose(to.local, (all) => {
         takenBack(e, all)
         if (stanzaIdBy(stanza, to.bare) === undefined) return
-        const notice = noticeOf(stanza, to.bare, ctx.find('carbons'))
+        const notice = what(stanza, to.bare)
         if (notice === undefined || ctx.sessions.takers(to, stanza.attr('type')).length === 0) return
-        for (const one of all) if (devices.stateOf(one) === 'away') owed.missed(one, notice)
+        for (const one of all) if (devices.stateOf(one) === 'away') owed.missed(one, notice, false)
       })
     })
 
@@ -176,9 +179,9 @@ export default defineModule({
     ctx.hook('account:stored', { phase: 'observe', kinds: ['message'] }, (e) => {
       withThose(e.to.local, (all) => {
         takenBack(e, all)
-        const notice = noticeOf(e.stanza, e.to.bare, ctx.find('carbons'))
+        const notice = what(e.stanza, e.to.bare)
         if (notice === undefined) return
-        for (const one of all) if (devices.stateOf(one) === 'away') owed.missed(one, notice)
+        for (const one of all) if (devices.stateOf(one) === 'away') owed.missed(one, notice, false)
       })
     })
 
@@ -189,7 +192,7 @@ export default defineModule({
       const all = registrations.known(local)
       if (all === undefined || all.length === 0) return
       const mine = all.filter((one) => devices.owns(session, one))
-      const notice = mine.length === 0 ? undefined : noticeOf(stanza, bare, ctx.find('carbons'))
+      const notice = mine.length === 0 ? undefined : what(stanza, bare)
       if (notice !== undefined) devices.sending(session, mine, notice)
     })
 

@@ -7,9 +7,15 @@ import { caughtUp, type Publisher } from './publisher.ts'
 import type { Registration, RegistrationDoc, Registrations } from './registrations.ts'
 import type { Notice } from './rules.ts'
 
-/** Messages of one device that are remembered, so that they count once; registrations that anything is remembered of. */
-const MAX_RECENT = 64
+/**
+ * Messages of one device that are remembered, so that they count once. Those in the archive (XEP-0359) only until their other ways to the device
+ * are over: when one comes again after a long time, because it waited for a session, its place in the archive says that it was told. Others as
+ * long as sessions wait, which is as many as one keeps (`maxStanzas` of stream-management).
+ */
+const MAX_RECENT = { archived: 64, others: 2000 }
+/** Registrations that anything is remembered of, and messages of all of them, the archived ones left out. */
 const MAX_DEVICES = 10_000
+const MAX_KEYS = 1_000_000
 const MINUTE_MS = 60_000
 
 /** What the administrator decides. */
@@ -20,7 +26,11 @@ export interface OwedOptions {
 }
 
 interface State {
-  readonly recent: Set<string>
+  /** Messages that were told, in the archive and others; true: since the device has last seen everything. */
+  readonly archived: Map<string, boolean>
+  readonly others: Map<string, boolean>
+  /** The newest entry of the archive that was told; the store's ids sort in the order of the archive. */
+  newest: string
   /** Not written yet. */
   missed: number
   again: boolean
@@ -39,6 +49,8 @@ export class Owed {
   readonly #publisher: Publisher
   readonly #options: OwedOptions
   readonly #states = new Map<string, State>()
+  /** Messages that are remembered and not in the archive. */
+  #keys = 0
   readonly #told
   readonly #limited
 
@@ -54,12 +66,15 @@ export class Owed {
     )
   }
 
-  /** The device will not see this for now; without a notice: what it was sent again. */
-  missed(registration: Registration, notice: Notice | undefined): void {
+  /**
+   * The device will not see this for now; without a notice: what it was sent again. `sent`: it was sent to the device while that was there, which
+   * has not confirmed it: to have been told of it before that time does not count.
+   */
+  missed(registration: Registration, notice: Notice | undefined, sent: boolean): void {
     const state = this.#stateOf(registration)
     if (notice === undefined) state.again = true
     else {
-      if (isKnown(state, notice)) return
+      if (this.#isKnown(registration.local, state, notice, sent)) return
       this.#told.add()
       if (notice.call) return this.#call(registration, state, notice)
       state.missed++
@@ -85,6 +100,7 @@ export class Owed {
     const state = this.#stateOf(registration)
     registration.owed = false
     state.reset = true
+    for (const told of [state.archived, state.others]) for (const key of told.keys()) told.set(key, false)
     state.missed = 0
     state.again = false
     state.last = undefined
@@ -92,7 +108,12 @@ export class Owed {
   }
 
   forget({ local, key }: Registration): void {
-    this.#states.delete(`${local} ${key}`)
+    this.#drop(`${local} ${key}`)
+  }
+
+  #drop(id: string): void {
+    this.#keys -= this.#states.get(id)?.others.size ?? 0
+    this.#states.delete(id)
   }
 
   #stateOf({ local, key }: Registration): State {
@@ -102,12 +123,14 @@ export class Owed {
     if (this.#states.size >= MAX_DEVICES) {
       for (const [oldest, { writing }] of this.#states) {
         if (writing) continue
-        this.#states.delete(oldest)
+        this.#drop(oldest)
         break
       }
     }
     state = {
-      recent: new Set(),
+      archived: new Map(),
+      others: new Map(),
+      newest: '',
       missed: 0,
       again: false,
       reset: false,
@@ -172,13 +195,47 @@ export class Owed {
       ...(last !== undefined && body !== false ? { body: text ?? '' } : {}),
     }
   }
+
+  /** Whether the device was told of it; from now on it was. */
+  #isKnown(local: string, state: State, { key, archived, waited }: Notice, sent: boolean): boolean {
+    const place = archived === undefined ? undefined : this.#placeOf(local, archived)
+    if (place !== undefined) {
+      if (!sent && waited && place <= state.newest) return true
+      if (place > state.newest) state.newest = place
+    }
+    if (key === undefined) return false
+    const told = place === undefined ? state.others : state.archived
+    const known = told.get(key)
+    if (known === true || (known === false && !sent)) return true
+    told.set(key, true)
+    if (told === state.archived) shorten(told, MAX_RECENT.archived)
+    else if (known === undefined) {
+      this.#keys += 1 - shorten(told, MAX_RECENT.others)
+      if (this.#keys > MAX_KEYS) this.#makeRoom()
+    }
+    return false
+  }
+
+  #placeOf(local: string, id: string): string | undefined {
+    const source = this.#ctx.find('archive')?.source(local)
+    return source?.ids.decode(source.owner, id)
+  }
+
+  #makeRoom(): void {
+    for (const { others } of this.#states.values()) {
+      this.#keys -= shorten(others, MAX_RECENT.archived)
+      if (this.#keys <= MAX_KEYS) return
+    }
+  }
 }
 
-function isKnown({ recent }: State, { key }: Notice): boolean {
-  if (key === undefined) return false
-  if (recent.has(key)) return true
-  const [oldest] = recent
-  if (oldest !== undefined && recent.size >= MAX_RECENT) recent.delete(oldest)
-  recent.add(key)
-  return false
+/** Forgets the oldest; how many. */
+function shorten(told: Map<string, boolean>, most: number): number {
+  let count = 0
+  for (const key of told.keys()) {
+    if (told.size <= most) break
+    told.delete(key)
+    count++
+  }
+  return count
 }

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import type { Services } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { type JID, tryJid } from '../../server/xmpp/jid.ts'
+import { NS } from '../../server/xmpp/ns.ts'
 import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 
 const MUC_USER = 'http://jabber.org/protocol/muc#user'
@@ -32,16 +33,25 @@ export interface Notice {
   readonly call: boolean
   /** The same for each copy of the message; undefined: nobody can tell. */
   readonly key: string | undefined
+  /** Its id in the archive of the account (XEP-0359). */
+  readonly archived: string | undefined
+  /** It says that it has waited somewhere (XEP-0203), maybe for a session that is over. */
+  readonly waited: boolean
   /** Who it is from. */
   readonly sender: string
+  /** Only where somebody is told of it. */
   readonly body: string | undefined
 }
 
-/** What a message is to an account; undefined: nothing that a device must be woken for. `account`: bare; `carbons`: when there are any. */
+/**
+ * What a message is to an account; undefined: nothing that a device must be woken for. `account`: bare; `carbons`: when there are any;
+ * `withBody`: its text is wanted.
+ */
 export function noticeOf(
   stanza: Element,
   account: JID,
   carbons: Services['carbons'] | undefined,
+  withBody: boolean,
 ): Notice | undefined {
   let message = stanza
   if (stanza.attr('from') === account.toString() || stanza.attr('from') === undefined) {
@@ -67,17 +77,23 @@ export function noticeOf(
     else matters ||= ENCRYPTED.get(ns)?.(child) === true
   }
   if (!call && !matters && (body === undefined || body === '')) return undefined
-  return { call, key: keyOf(message, account), sender, body: body?.slice(0, MAX_TEXT) }
+  const archived = stanzaIdBy(message, account)
+  return {
+    call,
+    key: archived ?? keyOf(message),
+    archived,
+    waited: stanza.getChild('delay', NS.DELAY) !== undefined,
+    sender,
+    body: withBody ? body?.slice(0, MAX_TEXT) : undefined,
+  }
 }
 
 function hasPayload(child: Element): boolean {
   return child.name === 'encrypted' && child.getChild('payload') !== undefined
 }
 
-/** Its id in the archive of the account (XEP-0359), or else what its sender calls it. */
-function keyOf(message: Element, account: JID): string | undefined {
-  const archived = stanzaIdBy(message, account)
-  if (archived !== undefined) return archived
+/** What its sender calls it. */
+function keyOf(message: Element): string | undefined {
   const id = message.attr('id')
   if (id === undefined || id === '') return undefined
   return createHash('sha256')
