@@ -5,7 +5,8 @@ import { scenarioSuite } from './suite.ts'
 // All clients of all dialogues come from one address.
 const config = { limits: { newConnectionsPerMinute: 100_000 } }
 // Each dialogue makes accounts of its own, so that deriving keys would take longer than everything else.
-const modules = { accounts: { iterations: 4096 } }
+// Notifications come one by one, so that dialogues need not wait.
+const modules = { accounts: { iterations: 4096 }, push: { interval: '0s' } }
 
 // Registration is closed by default, and a second login from one address must not wait in tests of failed logins.
 scenarioSuite(

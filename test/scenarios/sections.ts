@@ -80,6 +80,23 @@ export const RULES: Readonly<Record<string, Proof>> = {
     dialogues: '3.2 4.1 4.2 5 5.1 5.2 6 9',
     tests: { '3.2 options': 'modules/csi.test.ts each optimisation switched off; bounded memory' },
   },
+  'XEP-0357': {
+    dialogues: '4.1 5 6 7 7.1 8 9 11.3.1',
+    tests: {
+      '7 when': 'modules/push-triggers.test.ts devices that are silent: virtual time',
+      '7 rates': 'modules/push-rules.test.ts messages of one interval, calls',
+      '7 number': 'modules/push-counts.test.ts each message counts once: hundreds of them',
+      '7.1 transient': 'modules/push-failures.test.ts errors that may pass, no answer, given up after days',
+      '7.1 others': 'modules/push-shares.test.ts push services that do not answer hold nobody else up',
+      '9': 'modules/push.test.ts sender and text where the administrator wants it',
+    },
+    not: {
+      '3': 'push services',
+      '4.2': 'push services',
+      '7.2': 'push services',
+      '9 in band': 'advised against',
+    },
+  },
   'XEP-0359': {
     dialogues: '2.1 2.2 3 5 6',
     tests: {
