@@ -4,6 +4,7 @@ import push from '../../modules/push/index.ts'
 import { Shares } from '../../modules/push/shares.ts'
 import { defineModule } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
+import { StanzaError } from '../../server/xmpp/errors.ts'
 import { reply } from '../../server/xmpp/stanza.ts'
 import { type TestClient, type TestHost, testHost } from '../helpers/host.ts'
 import { ask, outcome } from '../helpers/iq.ts'
@@ -34,6 +35,13 @@ class Apps {
           if (delay !== undefined) ctx.timers.after(delay, () => ctx.domains.receive(reply(stanza)))
           return undefined
         })
+      // nobody can be reached there, which takes a while to find out
+      ctx.domains.take('far.example.net', ({ stanza, to }) => {
+        this.told.push({ to: to.toString(), node: nodeOf(stanza), at: ctx.now() })
+        const { promise, reject } = Promise.withResolvers<void>()
+        ctx.timers.after(10_000, () => reject(new StanzaError('remote-server-timeout')))
+        return promise
+      })
     },
   })
   /** Nodes of one address. */
@@ -167,6 +175,18 @@ describe('push: shares (XEP-0357)', () => {
     await t.send('message', 'romeo')
     await t.seconds(1)
     expect(t.apps.nodes('push.example.net')).to.eql(['lost', 'phone', 'phone'])
+  })
+
+  it('a domain that cannot be reached, which takes long to find out, is left alone like one that gives no answer', async () => {
+    await using t = await town(['romeo', 'tybalt'])
+    for (const who of ['romeo', 'tybalt']) await t.register(who, 'far.example.net', who)
+    await t.send('message', 'tybalt')
+    await t.seconds(11)
+    await t.send('message', 'romeo')
+    await t.seconds(25)
+    expect(t.apps.nodes('far.example.net')).to.eql(['tybalt'])
+    await t.seconds(120)
+    expect(t.apps.nodes('far.example.net')).to.include('romeo')
   })
 
   it('a call: a dead app server costs ten seconds, and each account one request at a time', async () => {
