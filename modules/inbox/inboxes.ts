@@ -170,6 +170,8 @@ export class Inboxes {
   }
 
   async #follow(local: string): Promise<AccountInbox> {
+    // What failed, although the store has it, is taken out of the archive, and gets another id when it comes again.
+    await this.#ctx.use('archive').settled(local)
     const cached = this.#cache.get(local) ?? (await this.#load(local))
     this.#cache.delete(local)
     this.#cache.set(local, cached)

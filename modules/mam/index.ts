@@ -283,6 +283,7 @@ export default defineModule({
       add: (local, m) => archives.add(local, m),
       replace: (local, id, stanza) => archives.replace(local, id, stanza),
       source: (local) => sourceOf(makeJid(local, ctx.host)),
+      settled: (local) => archives.doubts.settle(local),
       result: (source, entry, queryId) => resultElement(resultOf(source, entry), queryId),
       ids: (secret) => new IdCodec(secret),
       query: (iq, source) => answerQuery(ctx, iq, source, options, searches),

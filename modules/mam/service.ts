@@ -43,8 +43,13 @@ export interface ArchiveService {
   ): Promise<string>
   /** Puts another stanza in the place of an entry; false when there is no such entry. */
   replace(local: string, id: string, stanza: Element): Promise<boolean>
-  /** The archive of an account, for modules that follow it: to read, not to change. */
+  /** The archive of an account, for modules that follow it: to read, not to change. Who shows what is in it waits for `settled` first. */
   source(local: string): Source
+  /**
+   * When nothing is in the archive whose sender was told that it failed; undefined: there is nothing such now. Rejects when the store fails. Runs
+   * 'archive:removed' for what it takes out.
+   */
+  settled(local: string): Promise<void> | undefined
   /** <result/> with an entry of an archive (§4.2). */
   result(source: Source, entry: Entry<Stored>, queryId: string | undefined): Element
   /** Makes ids for archives that another module keeps, from 48 secret bytes. */

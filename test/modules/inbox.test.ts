@@ -1,10 +1,11 @@
 /** XEP-0430: what is announced, the request and its answer, pages, refusals, unload. */
 import { expect } from 'chai'
 import inboxModule from '../../modules/inbox/index.ts'
-import { chat, NS_MAM, query } from '../helpers/archive.ts'
+import { chat, controlledStore, NS_MAM, origin, query } from '../helpers/archive.ts'
 import type { TestClient, TestHost } from '../helpers/host.ts'
 import { displayed, inbox, inboxHost, NS_INBOX, readAnswer } from '../helpers/inbox.ts'
 import { ask, features, outcome } from '../helpers/iq.ts'
+import { bodies, online, quiet } from '../helpers/resent.ts'
 
 const R = 'romeo@example.org'
 const J = 'juliet@example.org'
@@ -149,6 +150,25 @@ describe('module inbox: the answer (XEP-0430 §3.1)', () => {
     const answers = await Promise.all(devices.map((device) => inbox(device)))
     for (const { lines, totals } of answers)
       expect([lines, totals]).to.deep.equal([['romeo 30 m29'], [1, 1, 30]])
+  })
+})
+
+describe('module inbox: what is in doubt', () => {
+  it('a message whose sender was told that it failed is not shown, nor counted', async () => {
+    const { store, unsure } = await controlledStore()
+    await using h = await inboxHost({}, { store, ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    await juliet!.send(chat('romeo@example.org', 'before'))
+    unsure.add('romeo')
+    const note = chat('romeo@example.org', 'one', origin('o1'))
+    expect((await juliet!.send(note)).map((e) => e.attr('type'))).to.deep.equal(['error'])
+    unsure.clear()
+    expect(await h.service('inbox').unread('romeo')).to.deep.equal({ conversations: 1, messages: 1 })
+    expect((await inbox(romeo!)).lines).to.deep.equal(['juliet 1 before'])
+    romeo!.take()
+    await juliet!.send(note)
+    expect(bodies(romeo!)).to.deep.equal(['one'])
+    expect((await inbox(romeo!)).lines).to.deep.equal(['juliet 2 one'])
   })
 })
 
