@@ -219,7 +219,8 @@ async function outermost(
   b: string | undefined,
   better: (a: string, b: string) => boolean,
 ): Promise<string | undefined> {
-  if (a === undefined || b === undefined) {
+  // §4.1.3 and XEP-0059 §2.2 may name the same entry.
+  if (a === undefined || b === undefined || a === b) {
     const one = a ?? b
     return one === undefined ? undefined : known(source, one)
   }

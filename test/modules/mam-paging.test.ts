@@ -88,6 +88,13 @@ describe('module mam: pages (XEP-0313 §4.3, XEP-0059)', () => {
     expect(await bodies({ form, rsm: `<max>9</max><after>${id(0)}</after>` })).to.deep.equal(numbers(3, 8))
     expect(await bodies({ form, rsm: `<max>2</max><before>${id(9)}</before>` })).to.deep.equal(numbers(6, 8))
     expect(await bodies({ form: { 'after-id': id(8), 'before-id': id(2) } })).to.deep.equal([])
+    // one entry named by both
+    const twice = (name: string, n: number): Asked => ({
+      form: { [`${name}-id`]: id(n) },
+      rsm: `<max>2</max><${name}>${id(n)}</${name}>`,
+    })
+    expect(await bodies(twice('after', 3))).to.deep.equal(numbers(4, 6))
+    expect(await bodies(twice('before', 3))).to.deep.equal(numbers(1, 3))
   })
 
   it('§4.1.3: single messages by their ids, oldest first, each once', async () => {
