@@ -3,7 +3,14 @@
  * modules. Queries of clients are in query.ts and pages.ts.
  */
 import { createHash } from 'node:crypto'
-import { type Archive, type Ctx, type Entry, StoreUnavailable } from '../../server/module.ts'
+import {
+  type Archive,
+  type Ctx,
+  type Entry,
+  type Page,
+  StoreUnavailable,
+  UnknownEntry,
+} from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
@@ -247,13 +254,27 @@ export class Archives {
     await this.doubts.settle(local)
     let from = after === undefined ? undefined : this.ids.decode(local, after)
     if (after !== undefined && from === undefined) throw new StanzaError('item-not-found')
+    let seen = ''
     for (;;) {
-      const page = await this.archive.page(local, {
-        from: 'first',
-        limit: STEP,
-        ...(from === undefined ? {} : { after: from }),
-      })
-      for (const entry of page.entries) yield this.#message(local, entry)
+      let page: Page<Stored>
+      try {
+        page = await this.archive.page(local, {
+          from: 'first',
+          limit: STEP,
+          ...(from === undefined ? {} : { after: from }),
+        })
+      } catch (error) {
+        if (!(error instanceof UnknownEntry) || from === undefined) throw error
+        if (seen === '') throw new StanzaError('item-not-found')
+        // Removed meanwhile, because of its age or number: what is left is looked at from the beginning.
+        from = undefined
+        continue
+      }
+      for (const entry of page.entries) {
+        if (entry.id <= seen) continue
+        seen = entry.id
+        yield this.#message(local, entry)
+      }
       from = page.entries.at(-1)?.id
       if (page.complete || from === undefined) return
     }

@@ -238,6 +238,25 @@ describe('module mam: for other modules', () => {
     )
   })
 
+  it('a reading of all messages goes on when the oldest are removed meanwhile, each once', async () => {
+    await using h = await archiveHost()
+    const juliet = await h.client('juliet@example.org/balcony')
+    for (let i = 0; i < 450; i++) await juliet.send(chat('romeo@example.org', `m${i}`))
+    const archive = h.service('archive')
+    const { archive: store } = archive.source('juliet')
+    const read: (string | undefined)[] = []
+    let first = ''
+    for await (const { id, stanza } of archive.messages('juliet')) {
+      first ||= id
+      read.push(stanza.getChildText('body'))
+      if (read.length === 200) await store.remove('juliet', { keepLast: 240 })
+      if (read.length === 210) await store.remove('juliet', { keepLast: 230 })
+    }
+    expect(read).to.deep.equal([...numbers(0, 200), ...numbers(210, 450)])
+    const gone = archive.messages('juliet', first)[Symbol.asyncIterator]().next()
+    expect(await gone.catch((error: unknown) => String(error))).to.contain('item-not-found')
+  })
+
   it('answers queries of archives that another module keeps', async () => {
     const rooms = defineModule({
       name: 'rooms',
