@@ -5,10 +5,11 @@
  */
 import { c, type Ctx, defineModule, type Hooks } from '../server/module.ts'
 import { type Element, el } from '../server/xmpp/element.ts'
-import { tryJid } from '../server/xmpp/jid.ts'
+import { type JID, makeJid, tryJid } from '../server/xmpp/jid.ts'
 import { formatDateTime } from '../server/xmpp/xml-time.ts'
 
 const NS = 'urn:xmpp:message-retract:1'
+const MUC_USER = 'http://jabber.org/protocol/muc#user'
 /** XEP-0308 §3: a correction names what it corrects; it is retracted with it. */
 const CORRECT = 'urn:xmpp:message-correct:0'
 /** Retractions that wait for their turn. */
@@ -21,6 +22,7 @@ export default defineModule({
   summary: 'Replaces retracted messages in archives by tombstones',
   specs: [
     { xep: 424, version: '0.4.2', status: 'complete' },
+    { xep: 45, version: '1.35.5', status: 'partial', note: 'occupants of rooms are told apart' },
     { xep: 308, version: '1.2.1', status: 'partial', note: 'corrections go with what they correct' },
   ],
   optional: ['mam'],
@@ -74,13 +76,14 @@ async function bury(ctx: Ctx, e: Retraction, searchBack: number): Promise<void> 
   if (archive === undefined) return
   const stamp = formatDateTime(ctx.now())
   let over = false
+  const account = makeJid(e.local, ctx.host)
   await ctx.inSlices(
     some(archive.newest(e.local, e.peer), searchBack, () => over),
     async ({ id, stanza }) => {
       const isOriginal = stanza.attr('id') === target
       // A correction is what the author takes back just as well.
       const isCorrection = stanza.getChild('replace', CORRECT)?.attr('id') === target
-      if (!(isOriginal || isCorrection) || !isAuthor(stanza, e)) return
+      if (!(isOriginal || isCorrection) || !isAuthor(stanza, e, account)) return
       if (stanza.getChild('retract', NS) !== undefined) return
       over = isOriginal
       if (stanza.getChild('retracted', NS) === undefined)
@@ -97,11 +100,16 @@ async function* some<T>(items: AsyncIterable<T>, most: number, over: () => boole
   }
 }
 
-/** §5: only who has written a message takes it back; among the occupants of a room the full address tells who that is. */
-function isAuthor(stanza: Element, e: Retraction): boolean {
+/**
+ * §5: only who has written a message takes it back. Among the occupants of a room the full address tells who that is, also when only one of the two
+ * says that it is from one: nobody may rely on that (XEP-0045 §7.5). Devices of the account itself are one author wherever they write.
+ */
+function isAuthor(stanza: Element, e: Retraction, account: JID): boolean {
   const author = tryJid(stanza.attr('from') ?? '')
-  if (author === undefined) return false
-  return e.occupant ? author.equals(e.from) : author.bare.equals(e.from.bare)
+  if (author === undefined || !author.bare.equals(e.from.bare)) return false
+  if (author.bare.equals(account)) return true
+  const occupant = e.occupant || stanza.getChild('x', MUC_USER) !== undefined
+  return !occupant || author.equals(e.from)
 }
 
 /** §4: nothing stays but the attributes. */

@@ -270,8 +270,15 @@ export class AccountInbox {
     if (fresh.last === '') this.conversations.delete(jid)
     else {
       const { last, message, shown, author, unread, oldest } = fresh
-      const { own, from, id } = author
-      Object.assign(conversation, { last, message, shown, author: { own, from, id }, unread, oldest })
+      const { own, from, id, occupant } = author
+      Object.assign(conversation, {
+        last,
+        message,
+        shown,
+        author: { own, from, id, occupant },
+        unread,
+        oldest,
+      })
     }
   }
 

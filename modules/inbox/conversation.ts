@@ -20,6 +20,8 @@ export type ConversationDoc = {
   readonly own: boolean
   readonly from: string
   readonly id: string
+  /** It was from or to an occupant of a room (XEP-0045); documents of earlier versions do not say. */
+  readonly occupant?: boolean
   /** All up to there was read, '' for nothing. */
   readonly read: string
   readonly unread: number
@@ -34,7 +36,7 @@ export class Conversation {
   last = ''
   message = ''
   shown = ''
-  author: Author = { own: false, from: '', id: undefined }
+  author: Author = { own: false, from: '', id: undefined, occupant: false }
   read = ''
   unread = 0
   oldest = ''
@@ -48,7 +50,8 @@ export class Conversation {
     this.last = doc.last
     this.message = doc.message
     this.shown = doc.shown
-    this.author = { own: doc.own, from: doc.from, id: doc.id === '' ? undefined : doc.id }
+    const { own, from, id, occupant = false } = doc
+    this.author = { own, from, id: id === '' ? undefined : id, occupant }
     this.read = doc.read
     this.unread = doc.unread
     this.oldest = doc.oldest
@@ -57,15 +60,15 @@ export class Conversation {
   /** As it is stored when the archive was followed up to there, by those rules. */
   toDoc(upto: string, rules: string): ConversationDoc {
     const { last, message, shown, author, read, unread, oldest } = this
-    const { own, from, id = '' } = author
-    return { upto, rules, last, message, shown, own, from, id, read, unread, oldest }
+    const { own, from, id = '', occupant } = author
+    return { upto, rules, last, message, shown, own, from, id, occupant, read, unread, oldest }
   }
 
   /** An instant message comes last. */
-  add(entry: string, { own, from, id }: Kind): void {
+  add(entry: string, { own, from, id, occupant }: Kind): void {
     this.message = entry
     this.shown = ''
-    this.author = { own, from, id }
+    this.author = { own, from, id, occupant }
     if (!own) this.count(entry)
   }
 

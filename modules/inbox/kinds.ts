@@ -125,24 +125,31 @@ const idsOf = (id: string | undefined): string[] =>
 
 /** Messages that are taken back or corrected, found by who says so and the id that is named. */
 export class Targets<T> {
-  readonly #said = new Map<string, T>()
+  readonly #said = new Map<string, { readonly place: number; readonly what: T }>()
 
   /** Notes what `by` says of the message `id`; of several words the first stands. */
-  add(by: Kind, id: string, what: T): void {
-    // XEP-0424 §5, XEP-0308 §4: nobody but the author is heard; of occupants of a room the full address tells
-    const key = by.occupant ? occupantKey(by.from, id) : senderKey(by.own, id)
-    if (!this.#said.has(key)) this.#said.set(key, what)
+  add(by: Author, id: string, what: T): void {
+    const said = { place: this.#said.size, what }
+    for (const key of keysOf(by, id)) if (!this.#said.has(key)) this.#said.set(key, said)
   }
 
   /** What its author said of that message. */
-  of({ own, from, id }: Author): T | undefined {
+  of(message: Author): T | undefined {
+    const { id } = message
     if (this.#said.size === 0 || id === undefined) return undefined
-    return this.#said.get(senderKey(own, id)) ?? this.#said.get(occupantKey(from, id))
+    const said = keysOf(message, id).flatMap((key) => this.#said.get(key) ?? [])
+    return (said.length > 1 ? said.toSorted((a, b) => a.place - b.place) : said)[0]?.what
   }
 }
 
 /** A message and who wrote it. */
-export type Author = Pick<Kind, 'own' | 'from' | 'id'>
+export type Author = Pick<Kind, 'own' | 'from' | 'id' | 'occupant'>
 
-const senderKey = (own: boolean, id: string): string => `${own}\0${id}`
-const occupantKey = (from: string, id: string): string => `${from}\0${id}`
+/**
+ * XEP-0424 §5, XEP-0308 §4: nobody but the author is heard, so a word and its message have one of these in common. Of occupants of a room the full address
+ * tells, also when only one of the two says that it is from one: nobody may rely on that (XEP-0045 §7.5).
+ */
+const keysOf = ({ own, from, occupant }: Author, id: string): readonly string[] => {
+  if (own) return [`own\0${id}`]
+  return occupant ? [`${from}\0${id}`] : [`${from}\0${id}`, `other\0${id}`]
+}

@@ -1,5 +1,6 @@
 /** XEP-0430 with occupants of rooms (XEP-0045): their private messages are one conversation, but they are not one author. And what is in memory. */
 import { expect } from 'chai'
+import inboxModule from '../../modules/inbox/index.ts'
 import { Recent } from '../../modules/inbox/recent.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import { parseJid } from '../../server/xmpp/jid.ts'
@@ -13,9 +14,15 @@ const ROOM = 'room@muc.example.net'
 const MARK = "<x xmlns='http://jabber.org/protocol/muc#user'/>"
 
 /** A private message of an occupant, in juliet's archive. */
-async function whisper(h: TestHost, nick: string, id: string, content = `<body>${id}</body>`): Promise<void> {
+async function whisper(
+  h: TestHost,
+  nick: string,
+  id: string,
+  content = `<body>${id}</body>`,
+  mark = MARK,
+): Promise<void> {
   const stanza = parseXml(
-    `<message xmlns='jabber:client' from='${ROOM}/${nick}' to='${J}/x' type='chat' id='${id}'>${content}${MARK}</message>`,
+    `<message xmlns='jabber:client' from='${ROOM}/${nick}' to='${J}/x' type='chat' id='${id}'>${content}${mark}</message>`,
   )
   await h.service('archive').add('juliet', { at: new Date(h.clock.now()), peer: parseJid(ROOM), stanza })
 }
@@ -50,6 +57,35 @@ describe('module inbox: occupants of rooms', () => {
       expect((await inbox(juliet)).lines).to.deep.equal(['room 1 one'])
     }
   })
+})
+
+describe('module inbox: occupants of rooms that do not always say so', () => {
+  const retract = "<retract xmlns='urn:xmpp:message-retract:1' id='two'/><body>x</body>"
+  const correct = "<replace xmlns='urn:xmpp:message-correct:0' id='two'/><body>forged</body>"
+  for (const [name, ofMessage, ofWord] of [
+    ['the message', MARK, ''],
+    ['what is said of it', '', MARK],
+  ] as const)
+    it(`XEP-0045 §7.5: only ${name} is marked, and one cannot take back or correct what another said`, async () => {
+      const store = await openMemory()
+      for (const ask of ['before', 'after a restart', 'never']) {
+        await using h = await inboxHost({}, { store })
+        const juliet = await h.client(`${J}/x`)
+        await store.purgeOwner('example.org', 'juliet')
+        await whisper(h, 'first', 'one')
+        await whisper(h, 'second', 'two', undefined, ofMessage)
+        if (ask !== 'never') await inbox(juliet)
+        if (ask === 'after a restart') {
+          await h.unload('inbox')
+          await h.load(inboxModule)
+        }
+        await whisper(h, 'first', 'c1', correct, ofWord)
+        await whisper(h, 'first', 'r1', retract, ofWord)
+        expect((await inbox(juliet)).lines).to.deep.equal(['room 2 two'])
+        await whisper(h, 'second', 'r2', retract, ofWord)
+        expect((await inbox(juliet)).lines).to.deep.equal(['room 1 one'])
+      }
+    })
 })
 
 describe('module inbox: memory', () => {

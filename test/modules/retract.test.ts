@@ -111,6 +111,44 @@ describe('module retract', () => {
     expect((await contents(romeo))[0]).to.equal('tombstone one by r1')
   })
 
+  it('§5, XEP-0045 §7.5: also when only the message, or only the retraction, says that it is from an occupant', async () => {
+    const x = "<x xmlns='http://jabber.org/protocol/muc#user'/>"
+    for (const [ofMessage, ofRetraction] of [
+      [x, ''],
+      ['', x],
+    ] as const) {
+      await using h = await archiveHost()
+      const romeo = await h.client('romeo@example.org/orchard')
+      const from = (nick: string, message: string, mark: string) =>
+        fromRemote(
+          h,
+          message
+            .replace('<message', `<message from='room@conference.example.net/${nick}'`)
+            .replace('</message>', `${mark}</message>`),
+        )
+      await from('juliet', chat('romeo@example.org', 'one'), ofMessage)
+      await from('mallory', retraction('one'), ofRetraction)
+      expect((await contents(romeo))[0]).to.equal('one')
+      await from('juliet', retraction('one', 'r2'), ofRetraction)
+      expect((await contents(romeo))[0]).to.equal('tombstone one by r2')
+    }
+  })
+
+  it('§5: what the account said to an occupant it takes back from another device', async () => {
+    await using h = await archiveHost()
+    const x = "<x xmlns='http://jabber.org/protocol/muc#user'/>"
+    const to = "<message to='room@conference.example.net/juliet'"
+    const marked = (message: string): string =>
+      message.replace("<message to='romeo@example.org'", to).replace('</message>', `${x}</message>`)
+    const [orchard, phone] = [
+      await h.client('romeo@example.org/orchard'),
+      await h.client('romeo@example.org/phone'),
+    ]
+    await orchard.send(marked(chat('romeo@example.org', 'one')))
+    await phone.send(marked(retraction('one')))
+    expect((await contents(orchard))[0]).to.equal('tombstone one by r1')
+  })
+
   it('corrections (XEP-0308) of a message go with it, other messages do not', async () => {
     await using h = await archiveHost()
     const juliet = await h.client('juliet@example.org/balcony')
