@@ -160,14 +160,21 @@ export default defineModule({
 
     // ---- storing ----
 
-    function done(local: string, e: StanzaEvent, peer: JID, finding: Finding, duplicate: boolean): void {
+    /** A promise for a retraction alone, which counts as handled when those who carry it out have made sure that they will; never rejects. */
+    function done(
+      local: string,
+      e: StanzaEvent,
+      peer: JID,
+      finding: Finding,
+      duplicate: boolean,
+    ): Promise<unknown> | undefined {
       ;(duplicate ? duplicates : stored).add()
       if (!duplicate) retention.added(local)
-      if (!finding.retracts) return
+      if (!finding.retracts) return undefined
       const { stanza, from } = e
       const told = ctx.run('archive:retraction', { local, from, peer, stanza, occupant: finding.occupant })
-      if (told instanceof Promise)
-        told.catch((error: unknown) => ctx.log.error('retraction failed', { err: error }))
+      if (!(told instanceof Promise)) return undefined
+      return told.catch((error: unknown) => ctx.log.error('retraction failed', { err: error }))
     }
 
     ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, (e) => {
@@ -176,13 +183,14 @@ export default defineModule({
       if (finding === undefined) return resent.leaving(e, e.passing)
       ends.archiving()
       const { stanza, from, to } = e
-      return archives.append(from.local, 'out', to, stanza, finding, (id, duplicate): Verdict => {
-        done(from.local, e, to, finding, duplicate)
+      const sent = (id: string, duplicate: boolean): Verdict | Promise<Verdict> => {
+        const told = done(from.local, e, to, finding, duplicate)
         e.archivedAs = id
-        if (!duplicate) return undefined
-        e.duplicate = true
-        return isHere(to) ? undefined : resent.leaving(e, finding.originId)
-      })
+        if (duplicate) e.duplicate = true
+        const verdict = duplicate && !isHere(to) ? resent.leaving(e, finding.originId) : undefined
+        return told === undefined ? verdict : told.then(() => verdict)
+      }
+      return archives.append(from.local, 'out', to, stanza, finding, sent)
     })
 
     /** RFC 6121 §8.5.3.2.1: for a resource that is not there; it goes back. */
@@ -202,14 +210,14 @@ export default defineModule({
       const stanza = e.stanza.attr('to') === undefined ? e.stanza.withAttrs({ to: bare }) : e.stanza
       const { originId = '' } = finding
       const arrived = (id: string, duplicate: boolean, since?: Date): Verdict | Promise<Verdict> => {
-        done(to.local, e, from, finding, duplicate)
+        const told = done(to.local, e, from, finding, duplicate)
         e.duplicate = duplicate
         if (!duplicate && isOwn(e)) e.archivedAs = id
         // §3.5, XEP-0359 §2.1
         const whole = e.stanza.append(el('stanza-id', NS.SID, { by: bare, id }))
-        if (duplicate) return resent.known({ ...e, stanza: whole }, originId, since)
-        e.stanza = whole
-        return undefined
+        if (!duplicate) e.stanza = whole
+        const verdict = duplicate ? resent.known({ ...e, stanza: whole }, originId, since) : undefined
+        return told === undefined ? verdict : told.then(() => verdict)
       }
       return archives.append(to.local, 'in', from, stanza, finding, arrived)
     })

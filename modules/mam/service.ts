@@ -83,7 +83,10 @@ declare module '../../server/module.ts' {
     'archive:read': { readonly session: Session; readonly whole: boolean }
     /** Entries of an archive were removed, by age or number. */
     'archive:removed': { readonly local: string }
-    /** A retraction (XEP-0424) is in the archive of an account, also when it was there already. `from` and `peer`: who retracts, and with whom. */
+    /**
+     * A retraction (XEP-0424) is in the archive of an account, also when it was there already. `from` and `peer`: who retracts, and with whom. It counts
+     * as handled when this is over, so what is to come of it must be certain then, but need not be done.
+     */
     'archive:retraction': {
       readonly local: string
       readonly from: JID

@@ -1,7 +1,7 @@
 /** XEP-0424: tombstones in archives, who may ask for them, and what stays. */
 import { expect } from 'chai'
 import disco from '../../modules/disco.ts'
-import retract from '../../modules/retract.ts'
+import retract from '../../modules/retract/index.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { archiveHost, chat, query } from '../helpers/archive.ts'

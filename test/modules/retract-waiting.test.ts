@@ -1,0 +1,233 @@
+/** XEP-0424: what is to be done lasts until it is done, whatever ends meanwhile, and one account does not hold up the others. */
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { expect } from 'chai'
+import retract from '../../modules/retract/index.ts'
+import type { Archive, Doc, Store } from '../../server/storage/contract.ts'
+import { openMemory } from '../../server/storage/memory.ts'
+import { parseJid } from '../../server/xmpp/jid.ts'
+import { parseXml } from '../../server/xmpp/parser.ts'
+import { archived, archiveHost, chat, origin, query } from '../helpers/archive.ts'
+import type { TestHost } from '../helpers/host.ts'
+import { fromRemote } from '../helpers/im.ts'
+import { quiet } from '../helpers/resent.ts'
+import { makeFaulty } from '../robustness/faulty-store.ts'
+
+const R = 'romeo@example.org'
+const J = 'juliet@example.org'
+const MINUTE = 60_000
+
+const retraction = (target: string, id = 'r1', to = R): string =>
+  `<message to='${to}' type='chat' id='${id}'><retract xmlns='urn:xmpp:message-retract:1' id='${target}'/><body>taken back</body></message>`
+
+/** Notes of an account to itself, already in its archive. */
+async function fill(h: TestHost, local: string, count: number): Promise<void> {
+  const jid = `${local}@example.org`
+  const stanza = parseXml(
+    `<message xmlns='jabber:client' from='${jid}/x' to='${jid}' type='chat' id='x'><body>note</body></message>`,
+  )
+  const at = new Date(h.clock.now())
+  for (let i = 0; i < count; i++) await h.service('archive').add(local, { at, peer: parseJid(jid), stanza })
+}
+
+/** What waits in the store. */
+async function waiting(store: Store, local: string): Promise<number> {
+  let count = 0
+  for await (const _ of store.open('example.org', 'retract').docs('waiting').list(local)) count++
+  return count
+}
+
+/** Counts the entries that are read of each archive. */
+function counting(inner: Store): { readonly store: Store; readonly read: Map<string, number> } {
+  const read = new Map<string, number>()
+  const wrap = <T extends Doc>(archive: Archive<T>): Archive<T> => ({
+    append: (owner, entry) => archive.append(owner, entry),
+    page: async (owner, q) => {
+      const page = await archive.page(owner, q)
+      read.set(owner, (read.get(owner) ?? 0) + page.entries.length)
+      return page
+    },
+    replace: (owner, id, doc) => archive.replace(owner, id, doc),
+    remove: (owner, q) => archive.remove(owner, q),
+    owners: () => archive.owners(),
+  })
+  const store: Store = {
+    driver: inner.driver,
+    open: (host, module) => {
+      const opened = inner.open(host, module)
+      return { ...opened, archive: (name, opts) => wrap(opened.archive(name, opts)) }
+    },
+    purgeOwner: (host, owner) => inner.purgeOwner(host, owner),
+    healthy: () => inner.healthy(),
+    close: () => inner.close(),
+  }
+  return { store, read }
+}
+
+describe('module retract: what waits', () => {
+  it('is done by the next process when this one is killed, or stopped in order', async () => {
+    for (const end of ['killed', 'stopped'] as const) {
+      const inner = await openMemory()
+      const store = makeFaulty(inner)
+      await using before = await archiveHost({}, { store, ...quiet })
+      const juliet = await before.client(`${J}/balcony`)
+      for (const body of ['secret', 'other']) await juliet.send(chat(R, body))
+      // From here on it cannot get at the archive any more.
+      store.only = /^mam\.page$/
+      store.fault = 'reject'
+      await juliet.send(retraction('secret'))
+      expect(await waiting(inner, 'juliet')).to.equal(1)
+      if (end === 'stopped') await before.unload('retract')
+      await using after = await archiveHost({}, { store: inner })
+      await after.settle()
+      for (const jid of [J, R])
+        expect(await archived(await after.client(`${jid}/phone`))).to.deep.equal([
+          undefined,
+          'other',
+          'taken back',
+        ])
+      expect([await waiting(inner, 'juliet'), await waiting(inner, 'romeo')]).to.deep.equal([0, 0])
+    }
+  })
+
+  it('is stopped in the middle of a long search, and done after the start', async () => {
+    const store = await openMemory()
+    await using h = await archiveHost({}, { store })
+    const nurse = await h.client('nurse@example.org/house')
+    await nurse.send(chat('nurse@example.org', 'secret'))
+    await fill(h, 'nurse', 5000)
+    nurse.transport.feed(
+      ['nowhere', 'secret'].map((id) => retraction(id, `r-${id}`, 'nurse@example.org')).join(''),
+    )
+    for (let turns = 0; turns < 200 && (await waiting(store, 'nurse')) < 2; turns++) await nextTurn()
+    await h.unload('retract')
+    expect(await waiting(store, 'nurse')).to.equal(2)
+    expect((await archived(nurse))[0]).to.equal('secret')
+    await h.load(retract)
+    for (let i = 0; i < 30; i++) await h.settle()
+    expect((await archived(nurse))[0]).to.equal(undefined)
+    expect(await waiting(store, 'nurse')).to.equal(0)
+  })
+
+  it('is written before the retraction counts as handled; other messages write nothing', async () => {
+    const inner = await openMemory()
+    const store = makeFaulty(inner)
+    await using h = await archiveHost({}, { store })
+    const juliet = await h.client(`${J}/balcony`)
+    const romeo = await h.client(`${R}/orchard`)
+    await romeo.send('<presence/>')
+    romeo.take()
+    const { promise: until, resolve: go } = Promise.withResolvers<void>()
+    store.only = /^retract\./
+    store.fault = { until, done: false }
+    await juliet.send(chat(R, 'secret'))
+    expect([romeo.take().length, store.met]).to.deep.equal([1, 0])
+    juliet.transport.feed(`${retraction('secret')}${chat(R, 'behind')}`)
+    await h.settle()
+    expect(romeo.take()).to.deep.equal([])
+    go()
+    await h.settle()
+    expect(romeo.take().map((e) => e.getChildText('body'))).to.deep.equal(['taken back', 'behind'])
+    expect((await archived(juliet))[0]).to.equal(undefined)
+  })
+
+  it('is done also when it could not be written, and when the archive cannot be read at first', async () => {
+    const store = makeFaulty(await openMemory())
+    await using h = await archiveHost({}, { store, ...quiet })
+    const juliet = await h.client(`${J}/balcony`)
+    for (const [only, later] of [
+      [/^retract\.put$/, 0],
+      [/^retract\.list$/, MINUTE],
+      [/^mam\.page$/, MINUTE],
+      [/^mam\.replace$/, MINUTE],
+    ] as const) {
+      const id = `secret ${only.source}`
+      await juliet.send(chat(R, id))
+      store.only = only
+      store.fault = 'reject'
+      expect(await juliet.send(retraction(id, `r ${id}`))).to.deep.equal([])
+      store.fault = 'none'
+      if (later > 0) await h.clock.advance(later)
+      await h.settle()
+      for (const jid of [J, R]) expect(await archived(await h.client(`${jid}/x`)), id).not.to.include(id)
+    }
+  })
+
+  it('many that find nothing cost few searches, and nobody else waits for them', async function () {
+    this.timeout(60_000)
+    const warned: string[] = []
+    const { store, read } = counting(await openMemory())
+    await using h = await archiveHost({}, { store, onLog: (_level, message) => void warned.push(message) })
+    const nurse = await h.client('nurse@example.org/house')
+    const juliet = await h.client(`${J}/balcony`)
+    await fill(h, 'nurse', 10_000)
+    await juliet.send(chat(R, 'secret'))
+    for (let i = 0; i < 900; i += 100) {
+      const some = Array.from({ length: 100 }, (_, k) =>
+        retraction('nowhere', `r${i + k}`, 'nurse@example.org'),
+      )
+      nurse.transport.feed(some.join(''))
+      await h.settle()
+    }
+    await juliet.send(retraction('secret'))
+    for (let i = 0; i < 10; i++) await h.settle()
+    expect((await archived(juliet))[0]).to.equal(undefined)
+    for (let i = 0; i < 100; i++) await h.settle()
+    expect(read.get('nurse')).to.be.lessThan(25_000)
+    await h.clock.advance(MINUTE)
+    for (let i = 0; i < 100; i++) await h.settle()
+    expect(await waiting(store, 'nurse')).to.equal(0)
+    expect(read.get('nurse')).to.be.lessThan(40_000)
+    expect(warned).to.deep.equal([])
+  })
+
+  it('has a bound for each author, whose others are left out; those of the others are not', async function () {
+    this.timeout(60_000)
+    const warned: string[] = []
+    const store = makeFaulty(await openMemory())
+    await using h = await archiveHost({}, { store, onLog: (_level, message) => void warned.push(message) })
+    const juliet = await h.client(`${J}/balcony`)
+    const from = (message: string) =>
+      fromRemote(h, message.replace('<message', `<message from='tybalt@example.net/x'`))
+    await juliet.send(chat(R, 'secret'))
+    await from(chat(R, 'mine'))
+    const { promise: until, resolve: go } = Promise.withResolvers<void>()
+    store.only = /^mam\.page$/
+    store.fault = { until, done: false }
+    for (let i = 0; i < 1010; i++) await from(retraction('nowhere', `r${i}`))
+    expect(warned).to.deep.equal(['too many retractions of one account at once, some are left out'])
+    expect(await waiting(store, 'romeo')).to.equal(1000)
+    await juliet.send(retraction('secret'))
+    store.fault = 'none'
+    go()
+    await h.settle()
+    // That was a long search in vain, of tybalt's conversation alone.
+    const romeo = await h.client(`${R}/orchard`)
+    expect((await archived(romeo))[0]).to.equal(undefined)
+    await h.clock.advance(MINUTE)
+    for (let i = 0; i < 20; i++) await h.settle()
+    expect(await waiting(store, 'romeo')).to.equal(0)
+    await h.clock.advance(MINUTE)
+    await from(retraction('mine'))
+    expect((await archived(romeo)).slice(0, 2)).to.deep.equal([undefined, undefined])
+  })
+
+  it('does not touch what came behind the retraction with the same id, however late it is done', async () => {
+    const store = makeFaulty(await openMemory())
+    await using h = await archiveHost({}, { store, ...quiet })
+    const juliet = await h.client(`${J}/balcony`)
+    await juliet.send(chat(R, '1', origin('a')))
+    store.only = /^mam\.page$/
+    store.fault = 'reject'
+    const at = new Date(h.clock.now()).toISOString()
+    await juliet.send(retraction('1'))
+    store.fault = 'none'
+    // Its client counts its messages anew.
+    await juliet.send(chat(R, '1', origin('b')))
+    await h.clock.advance(MINUTE)
+    await h.settle()
+    const { results } = await query(juliet)
+    expect(results.map(({ body }) => body)).to.deep.equal([undefined, 'taken back', '1'])
+    // §4: when it was taken back, not when that was carried out
+    expect(results[0]?.message.elements[0]?.attr('stamp')).to.equal(at)
+  })
+})
