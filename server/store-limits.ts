@@ -111,12 +111,23 @@ function limitedDocs<T>(docs: Docs<T>, calls: Limit, removals: Limit): Docs<T> {
 function limitedArchive<T>(archive: Archive<T>, calls: Limit, removals: Limit): Archive<T> {
   return {
     append: (owner, entry) => calls.of(archive.append(owner, entry)),
-    page: (owner, q) => calls.of(archive.page(owner, q)),
+    page: (owner, q) => {
+      const page = archive.page(owner, q)
+      return q.effort === undefined ? calls.of(page) : calls.of(page).catch(given(page))
+    },
     replace: (owner, id, doc) => calls.of(archive.replace(owner, id, doc)),
     remove: (owner, q) => removals.of(archive.remove(owner, q)),
     owners: () => calls.each(archive.owners()),
   }
 }
+
+/** Who asked for a search may want to know when it has really ended. */
+const given =
+  (page: Promise<unknown>) =>
+  (error: unknown): never => {
+    if (error instanceof StoreUnavailable) error.over = page.catch(() => undefined)
+    throw error
+  }
 
 function limitedCounter(counter: Counter, calls: Limit): Counter {
   return { next: (owner) => calls.of(counter.next(owner)), get: (owner) => calls.of(counter.get(owner)) }

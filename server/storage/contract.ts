@@ -97,16 +97,21 @@ export interface Archive<T> {
    */
   replace(owner: string, id: string, doc: T): Promise<boolean>
   /**
-   * Removes entries by id, by age (`until` inclusive), or all but the newest `keepLast`; of several
-   * conditions all must hold, of none nothing is removed. Resolves to their number. Large removals are not
-   * one transaction.
+   * Removes entries by id, by age (`until` inclusive), those in front of an id (`before`, which need not be
+   * stored any more), or all but the newest `keepLast`; of several conditions all must hold, of none nothing
+   * is removed. Resolves to their number. Large removals are not one transaction.
    */
-  remove(
-    owner: string,
-    q: { readonly ids?: readonly string[]; readonly until?: Date; readonly keepLast?: number },
-  ): Promise<number>
+  remove(owner: string, q: Removal): Promise<number>
   /** Each owner that has an entry, once. */
   owners(): AsyncIterable<string>
+}
+
+/** What to remove from an archive: see {@link Archive.remove}. */
+export interface Removal {
+  readonly ids?: readonly string[]
+  readonly until?: Date
+  readonly before?: string
+  readonly keepLast?: number
 }
 
 /**
@@ -137,12 +142,19 @@ export interface Query {
    * matter.
    */
   readonly count?: boolean
+  /**
+   * Entries that are looked at, 1 or more: the page ends after so many, whether they match or not, so that a
+   * search takes a bounded time. What a driver finds by an index it need not look at. Does not bound `count`.
+   */
+  readonly effort?: number
 }
 /** One page; `complete` when nothing that matches lies beyond it in the direction of `from`. */
 export interface Page<T> {
   readonly entries: readonly Entry<T>[]
   readonly complete: boolean
   readonly count?: number
+  /** Where `effort` ended the page: the id of the last entry that was looked at. What follows it is unknown. */
+  readonly reached?: string
 }
 /** One entry of an archive. */
 export interface Entry<T> {
@@ -194,6 +206,8 @@ export class DocTooLarge extends Error {
  */
 export class StoreUnavailable extends Error {
   override name = 'StoreUnavailable'
+  /** Of a page with `effort` that was given up: resolves when the store does not work on it any more. */
+  over?: Promise<unknown>
 }
 
 /** One opened store, shared by all hosts and modules of the process. */

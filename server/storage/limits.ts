@@ -4,7 +4,7 @@
  * the same with the same error.
  */
 import { DocTooLarge } from './contract.ts'
-import type { Doc, Json, Query } from './contract.ts'
+import type { Doc, Json, Query, Removal } from './contract.ts'
 
 /** Longest owner, bytes of UTF-8. */
 export const maxOwnerBytes = 1023
@@ -62,13 +62,16 @@ export function checkQuery(q: Query): void {
     throw new RangeError(`limit of a page is not 1 to ${maxPage}`)
   }
   if (q.ids !== undefined && q.ids.length > maxPage) throw new RangeError(`more than ${maxPage} ids`)
+  if (q.effort !== undefined && !(Number.isInteger(q.effort) && q.effort >= 1)) {
+    throw new RangeError('effort of a page is not a whole number of 1 or more')
+  }
   for (const at of [q.start, q.end]) {
     if (at !== undefined && Number.isNaN(at.getTime())) throw new RangeError('start or end is not a time')
   }
 }
 
 /** Throws RangeError when a removal is out of range. */
-export function checkRemoval(q: { readonly until?: Date; readonly keepLast?: number }): void {
+export function checkRemoval(q: Removal): void {
   if (q.until !== undefined && Number.isNaN(q.until.getTime())) throw new RangeError('until is not a time')
   if (q.keepLast !== undefined && !(Number.isInteger(q.keepLast) && q.keepLast >= 0)) {
     throw new RangeError('keepLast is not a whole number')

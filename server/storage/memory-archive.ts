@@ -2,7 +2,7 @@
  * The archive of the reference driver: one array per owner, every question answered by looking at all of it.
  */
 import { UnknownEntry } from './contract.ts'
-import type { Archive, Doc, Entry, Page, Query } from './contract.ts'
+import type { Archive, Doc, Entry, Page, Query, Removal } from './contract.ts'
 import { checkKey, checkOwner, checkQuery, checkRemoval, checkTime, copyDoc } from './limits.ts'
 import { matcher } from './words.ts'
 
@@ -61,18 +61,23 @@ export class MemoryArchive<T extends Doc> implements Archive<T>, Collection {
     }
     const ids = q.ids === undefined ? undefined : new Set(q.ids)
     const hasText = q.text === undefined ? undefined : matcher(q.text)
-    const matching = entries.filter(
-      ({ id, at, with: peer, doc }) =>
-        (ids === undefined || ids.has(id)) &&
-        (q.with === undefined || q.with === peer) &&
-        (q.start === undefined || at >= q.start) &&
-        (q.end === undefined || at <= q.end) &&
-        (hasText === undefined || hasText(this.#text(doc) ?? '')),
-    )
-    const inside = matching.filter(
+    const matches = ({ id, at, with: peer, doc }: Kept<T>): boolean =>
+      (ids === undefined || ids.has(id)) &&
+      (q.with === undefined || q.with === peer) &&
+      (q.start === undefined || at >= q.start) &&
+      (q.end === undefined || at <= q.end) &&
+      (hasText === undefined || hasText(this.#text(doc) ?? ''))
+    const between = entries.filter(
       ({ id }) => (q.after === undefined || id > q.after) && (q.before === undefined || id < q.before),
     )
+    const effort = q.effort ?? between.length
+    const looked =
+      q.from === 'first' ? between.slice(0, effort) : between.slice(Math.max(0, between.length - effort))
+    const inside = looked.filter(matches)
     const page = q.from === 'first' ? inside.slice(0, q.limit) : inside.slice(-q.limit)
+    const isFull = page.length < inside.length
+    const reached =
+      isFull || looked.length === between.length ? undefined : looked.at(q.from === 'first' ? -1 : 0)
     return {
       entries: page.map(({ id, at, with: peer, doc }) => ({
         id,
@@ -80,8 +85,9 @@ export class MemoryArchive<T extends Doc> implements Archive<T>, Collection {
         with: peer,
         doc: copyDoc(doc),
       })),
-      complete: page.length === inside.length,
-      ...(q.count === true ? { count: matching.length } : {}),
+      complete: !isFull && reached === undefined,
+      ...(q.count === true ? { count: entries.filter(matches).length } : {}),
+      ...(reached === undefined ? {} : { reached: reached.id }),
     }
   }
 
@@ -96,28 +102,26 @@ export class MemoryArchive<T extends Doc> implements Archive<T>, Collection {
     return true
   }
 
-  async remove(
-    owner: string,
-    q: { readonly ids?: readonly string[]; readonly until?: Date; readonly keepLast?: number },
-  ): Promise<number> {
+  async remove(owner: string, q: Removal): Promise<number> {
     this.#enter(owner)
     checkRemoval(q)
-    const { ids, until, keepLast } = q
+    const { ids, until, before, keepLast } = q
     const log = this.#owners.get(owner)
-    if (log === undefined || (ids === undefined && until === undefined && keepLast === undefined)) return 0
+    if (log === undefined || [ids, until, before, keepLast].every((one) => one === undefined)) return 0
     const wanted = ids === undefined ? undefined : new Set(ids)
-    const before = log.entries.length
+    const count = log.entries.length
     log.entries = log.entries.filter((entry, place) => {
       const goes =
         (wanted === undefined || wanted.has(entry.id)) &&
         (until === undefined || entry.at <= until) &&
-        (keepLast === undefined || place < before - keepLast)
+        (before === undefined || entry.id < before) &&
+        (keepLast === undefined || place < count - keepLast)
       if (goes && entry.dedupe !== undefined) log.dedupe.delete(entry.dedupe)
       return !goes
     })
     const left = log.entries.length
     if (left === 0) this.#owners.delete(owner)
-    return before - left
+    return count - left
   }
 
   async *owners(): AsyncIterable<string> {

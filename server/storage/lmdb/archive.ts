@@ -1,5 +1,5 @@
 /** Archives: appending, replacing, removing. Pages are in pages.ts. */
-import type { Archive, Doc, Page, Query } from '../contract.ts'
+import type { Archive, Doc, Page, Query, Removal } from '../contract.ts'
 import { checkKey, checkOwner, checkQuery, checkRemoval, checkTime } from '../limits.ts'
 import { place } from './catalogue.ts'
 import type { Catalogue } from './catalogue.ts'
@@ -21,8 +21,6 @@ import type { Env } from './env.ts'
 import { after, auxPrefix, collectionPrefix, dedupeKey, lateKey, logKey, next, numberOf } from './keys.ts'
 import { floor, raiseFloor } from './numbers.ts'
 import { readPage } from './pages.ts'
-
-type Removal = { readonly ids?: readonly string[]; readonly until?: Date; readonly keepLast?: number }
 
 // Rows of one step, before others have their turn.
 const batch = 250
@@ -109,16 +107,17 @@ export class LmdbArchive<T extends Doc> implements Archive<T> {
   async remove(owner: string, q: Removal): Promise<number> {
     checkOwner(owner)
     checkRemoval(q)
-    if (q.ids === undefined && q.until === undefined && q.keepLast === undefined) return 0
+    const { ids, until: at, before, keepLast } = q
+    if ([ids, at, before, keepLast].every((one) => one === undefined)) return 0
     // What is appended meanwhile stays.
     const last = this.#env.read(() => {
       const head = this.#head(owner)?.head
-      return head === undefined ? 0 : lastToGo(this.#env, head, q.keepLast ?? 0)
+      return head === undefined ? 0 : lastToGo(this.#env, head, keepLast ?? 0, before)
     })
-    const until = q.until?.getTime() ?? Number.POSITIVE_INFINITY
-    if (q.ids !== undefined) return await this.#removeIds(owner, q.ids, until, last)
+    const until = at?.getTime() ?? Number.POSITIVE_INFINITY
+    if (ids !== undefined) return await this.#removeIds(owner, ids, until, last)
     const inOrder = await this.#removeOldest(owner, until, last)
-    return inOrder + (q.until === undefined ? 0 : await this.#removeStrays(owner, until, last))
+    return inOrder + (at === undefined ? 0 : await this.#removeStrays(owner, until, last))
   }
 
   async *owners(): AsyncIterable<string> {
@@ -235,14 +234,15 @@ export class LmdbArchive<T extends Doc> implements Archive<T> {
   }
 }
 
-/** Number of the newest entry that may go when the newest `keep` stay; 0 when none may. */
-function lastToGo(env: Env, head: Head, keep: number): number {
-  if (keep === 0) return head.last
+/** Number of the newest entry that may go when the newest `keep`, and all from `before` on, stay; 0: none. */
+function lastToGo(env: Env, head: Head, keep: number, before: string | undefined): number {
+  const last = before === undefined ? head.last : Math.max(0, Math.min(head.last, numberIn(before) - 1))
+  if (keep === 0) return last
   if (keep >= head.count) return 0
   const start = logKey(head.archive, 0)
   const end = logKey(head.archive, head.last + 1)
   const [key] = env.tables.log.keys({ start, end, limit: 1, reverse: true, offset: keep })
-  return key === undefined ? 0 : numberOf(key)
+  return key === undefined ? 0 : Math.min(last, numberOf(key))
 }
 
 /** Deletes the archive of an owner, some entries at a time; their number. */

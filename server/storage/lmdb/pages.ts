@@ -41,14 +41,20 @@ export async function readPage<T extends Doc>(
   const reader = new Reader(env, head, q, text)
   const found: Entry<T>[] = []
   const reverse = q.from === 'last'
-  await reader.walk((after ?? 0) + 1, (before ?? head.last + 1) - 1, reverse, q.limit + 1, (n, line, doc) => {
+  const [lo, hi] = [(after ?? 0) + 1, (before ?? head.last + 1) - 1]
+  const reached = await reader.walk(lo, hi, reverse, q.limit + 1, q.effort, (n, line, doc) => {
     found.push({ id: idOf(n), at: new Date(line.at), with: line.with, doc: doc() })
     return found.length <= q.limit
   })
-  const complete = found.length <= q.limit
-  if (!complete) found.pop()
+  const isFull = found.length > q.limit
+  if (isFull) found.pop()
   if (reverse) found.reverse()
-  return { entries: found, complete, ...(q.count === true ? { count: await reader.count() } : {}) }
+  return {
+    entries: found,
+    complete: !isFull && reached === undefined,
+    ...(q.count === true ? { count: await reader.count() } : {}),
+    ...(reached === undefined ? {} : { reached: idOf(reached) }),
+  }
 }
 
 function position(env: Env, head: Head | undefined, id: string | undefined): number | undefined {
@@ -82,15 +88,28 @@ class Reader<T extends Doc> {
     this.#end = Math.min(q.end?.getTime() ?? lastTime, lastTime)
   }
 
-  /** Visits entries that match, from number `lo` to `hi` or backwards; about `wanted` will do. */
+  /**
+   * Visits entries that match, from number `lo` to `hi` or backwards; about `wanted` will do. After looking at
+   * `effort` of them it ends, and resolves to the number of the last one if there are more.
+   */
   async walk(
     lo: number,
     hi: number,
     reverse: boolean,
     wanted: number,
+    effort: number | undefined,
     visit: (n: number, line: Line, doc: () => T) => boolean,
-  ): Promise<void> {
+  ): Promise<number | undefined> {
+    let left = effort ?? Number.POSITIVE_INFINITY
+    let at = 0
+    let reached: number | undefined
     const pick: Visit = (n, bytes) => {
+      if (left === 0) {
+        reached = at
+        return false
+      }
+      left -= 1
+      at = n
       const line = parseLine(bytes)
       if (this.#timed && (line.at < this.#start || line.at > this.#end)) return true
       if (this.#q.with !== undefined && line.with !== this.#q.with) return true
@@ -102,8 +121,9 @@ class Reader<T extends Doc> {
     // Where nearly all that is read will match, no more than that is read.
     const rows = this.#hasText === undefined ? Math.min(wanted, step) : step
     for (const segment of reverse ? segments.toReversed() : segments) {
-      if (!(await this.#visit(segment, reverse, rows, pick))) return
+      if (!(await this.#visit(segment, reverse, rows, pick))) break
     }
+    return reached
   }
 
   /** How many entries match, wherever the page is. */
@@ -122,7 +142,7 @@ class Reader<T extends Doc> {
       return await this.#countKeys(segment.kind, segment.lo, segment.hi)
     }
     let matching = 0
-    await this.walk(1, last, false, step, () => {
+    await this.walk(1, last, false, step, undefined, () => {
       matching += 1
       return true
     })

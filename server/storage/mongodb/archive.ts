@@ -2,7 +2,7 @@
 import type { Document, Filter } from 'mongodb'
 import { randomBytes } from 'node:crypto'
 import { UnknownEntry } from '../contract.ts'
-import type { Archive, Doc, Entry, Page, Query } from '../contract.ts'
+import type { Archive, Doc, Entry, Page, Query, Removal } from '../contract.ts'
 import { checkKey, checkOwner, checkQuery, checkRemoval, checkTime, copyDoc } from '../limits.ts'
 import { wordsOf } from '../words.ts'
 import type { Lanes } from './append.ts'
@@ -56,6 +56,7 @@ export class MongoArchive<T extends Doc> implements Archive<T> {
     return this.#lanes.append(keys, row, bytes)
   }
 
+  /** `effort` bounds nothing: the words of entries, and all else that a query asks for, are in indexes. */
   async page(owner: string, q: Query): Promise<Page<T>> {
     const keys = this.#keys(owner)
     checkQuery(q)
@@ -111,13 +112,10 @@ export class MongoArchive<T extends Doc> implements Archive<T> {
     return matchedCount > 0
   }
 
-  async remove(
-    owner: string,
-    q: { readonly ids?: readonly string[]; readonly until?: Date; readonly keepLast?: number },
-  ): Promise<number> {
+  async remove(owner: string, q: Removal): Promise<number> {
     const keys = this.#keys(owner)
     checkRemoval(q)
-    if (q.ids === undefined && q.until === undefined && q.keepLast === undefined) return 0
+    if ([q.ids, q.until, q.before, q.keepLast].every((one) => one === undefined)) return 0
     await this.#shared.ready()
     return this.#shared.connection.track(removeEntries(this.#shared, keys, q))
   }

@@ -1,17 +1,11 @@
 /** Removing archive entries so that their numbers stay taken: tombstones first, then the floor (see archive-rows.ts). */
 import type { AnyBulkWriteOperation, Filter } from 'mongodb'
+import type { Removal } from '../contract.ts'
 import { entryKey, numberOf, readFloor, readHighest } from './archive-rows.ts'
 import type { ArchiveRows, OwnerKeys } from './archive-rows.ts'
 import type { Row } from './connection.ts'
 import { isDuplicate } from './connection.ts'
 import { below, entryNumber } from './keys.ts'
-
-/** What to remove: all conditions must hold. */
-export interface Removal {
-  readonly ids?: readonly string[]
-  readonly until?: Date
-  readonly keepLast?: number
-}
 
 // In pieces: each ends within the time limit, however much there is.
 const pieceSize = 500
@@ -23,7 +17,7 @@ const maxTries = 5
 export async function removeEntries(archive: ArchiveRows, keys: OwnerKeys, q: Removal): Promise<number> {
   const { connection, rows } = archive
   let floor = await readFloor(archive, keys)
-  const highest = await lastToGo(archive, keys, q.keepLast)
+  const highest = await lastToGo(archive, keys, q)
   if (highest <= floor) return 0
   let count = 0
   if (q.ids === undefined) {
@@ -71,12 +65,13 @@ async function lastSettled(
   return last <= floor ? floor : first({ c: { $gt: Date.now() - archive.connection.settleMs } }, last)
 }
 
-/** The highest number that may go, given how many must stay; 0: none. */
-async function lastToGo(
-  archive: ArchiveRows,
-  keys: OwnerKeys,
-  keepLast: number | undefined,
-): Promise<number> {
+/** The highest number that may go, given what must stay; 0: none. */
+async function lastToGo(archive: ArchiveRows, keys: OwnerKeys, q: Removal): Promise<number> {
+  const last = await lastBut(archive, keys, q.keepLast)
+  return q.before === undefined ? last : Math.min(last, (entryNumber(q.before) ?? 0) - 1)
+}
+
+async function lastBut(archive: ArchiveRows, keys: OwnerKeys, keepLast: number | undefined): Promise<number> {
   // What is appended from now on stays.
   if (keepLast === undefined || keepLast === 0) return readHighest(archive, keys)
   const [row] = await archive.connection.find(

@@ -209,6 +209,23 @@ export function archiveGroup(test: Test): void {
     expect(await left()).to.deep.equal([9, ...range(20).slice(12)])
   })
 
+  test('remove in front of an id, which need not be stored any more', async ({ storage }) => {
+    const archive = storage.archive<Msg>('a')
+    const ids = await fill(archive, 'o', 30)
+    const left = async () => (await readAll(archive, 'o')).map(({ doc }) => doc.n)
+    expect(await archive.remove('o', { before: ids[0]! })).to.equal(0)
+    expect(await archive.remove('o', { before: ids[4]! })).to.equal(4)
+    expect(await left()).to.deep.equal(range(30).slice(4))
+    expect(await archive.remove('o', { before: ids[2]! })).to.equal(0)
+    expect(await archive.remove('o', { before: ids[9]!, until: new Date(1006) })).to.equal(3)
+    expect(await archive.remove('o', { before: ids[12]!, ids: ids.slice(10, 20) })).to.equal(2)
+    expect(await archive.remove('o', { before: ids[29]!, keepLast: 20 })).to.equal(1)
+    expect(await archive.remove('o', { before: ids[14]!, keepLast: 1 })).to.equal(4)
+    expect(await left()).to.deep.equal(range(30).slice(14))
+    expect(await archive.remove('o', { before: ids[29]!, keepLast: 0 })).to.equal(15)
+    expect(await archive.remove('nobody', { before: ids[29]! })).to.equal(0)
+  })
+
   test('remove by age looks at the times, not at the order', async ({ storage }) => {
     const archive = storage.archive<Msg>('a')
     const times = [50, 10, 90, 20, 20, 95, 5, 60, 20]

@@ -10,7 +10,7 @@ import { failure, range, readAll } from './kit.ts'
 import type { Test } from './kit.ts'
 
 type Msg = { readonly n: number; readonly text: string }
-type Filter = Omit<Query, 'from' | 'limit' | 'count'>
+type Filter = Omit<Query, 'from' | 'limit' | 'count' | 'effort'>
 
 const count = 120
 const words = ['apple', 'banana', 'cherry', 'damson']
@@ -217,6 +217,47 @@ export function pagingGroup(test: Test): void {
       0,
       true,
     ])
+  })
+
+  test('a page looks at no more entries than it may, and says how far it came', async ({ storage }) => {
+    let looked = 0
+    const text = (doc: Msg): string => {
+      looked++
+      return doc.text
+    }
+    const archive = storage.archive<Msg>('effort', { text })
+    const all = await fill(archive, clocks['mixed times']!)
+    const effort = 25
+    const filters: readonly Filter[] = [
+      {},
+      { text: 'nothing' },
+      { text: 'apple 5' },
+      { with: 'b@example.com', text: 'damson' },
+      { start: new Date(1300), end: new Date(1500) },
+      { ids: all.slice(3, 50).map(({ id }) => id) },
+    ]
+    for (const filter of filters)
+      for (const from of ['first', 'last'] as const) {
+        const found: Entry<Msg>[] = []
+        let bound: string | undefined
+        for (let pages = 1; ; pages++) {
+          looked = 0
+          const next = bound === undefined ? {} : from === 'first' ? { after: bound } : { before: bound }
+          const page = await archive.page('o', { ...filter, ...next, from, limit: 10, effort })
+          expect(looked).to.be.at.most(effort)
+          found.push(...(from === 'first' ? page.entries : page.entries.toReversed()))
+          if (page.complete) break
+          bound = page.reached ?? found.at(-1)?.id
+          expect(pages).to.be.lessThan(all.length)
+        }
+        const expected = all.filter((entry) => matches(entry, filter))
+        expect(found.map(({ id }) => id)).to.deep.equal(
+          (from === 'first' ? expected : expected.toReversed()).map(({ id }) => id),
+        )
+      }
+    // Enough for all of it, exactly.
+    const page = await archive.page('o', { text: 'nothing', from: 'first', limit: 1, effort: all.length })
+    expect(page).to.deep.equal({ entries: [], complete: true })
   })
 
   test('after or before that is not stored is UnknownEntry (XEP-0059 §2)', async ({ storage }) => {

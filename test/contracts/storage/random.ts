@@ -52,6 +52,7 @@ type Command =
       readonly owner: string
       readonly ids?: readonly number[]
       readonly until?: number
+      readonly before?: number
       readonly keepLast?: number
     }
   | { readonly do: 'acquire'; readonly key: string; readonly holder: string; readonly ttl: number }
@@ -166,6 +167,7 @@ const command: fc.Arbitrary<Command> = fc.oneof(
       owner,
       ids: some(fc.array(entry, { maxLength: 5 })),
       until: some(time),
+      before: fc.option(entry, { nil: undefined, freq: 3 }),
       keepLast: some(fc.nat({ max: 10 })),
     }),
   },
@@ -255,6 +257,9 @@ class Player {
         return await this.#archive.remove(c.owner, {
           ...(c.ids === undefined ? {} : { ids: c.ids.map((i) => this.#id(c.owner, i)) }),
           ...(c.until === undefined ? {} : { until: new Date(c.until) }),
+          ...(this.#ids[c.before ?? -1]?.owner === c.owner
+            ? { before: this.#id(c.owner, c.before ?? -1) }
+            : {}),
           ...(c.keepLast === undefined ? {} : { keepLast: c.keepLast }),
         })
       case 'acquire': {
