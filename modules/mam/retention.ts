@@ -67,11 +67,25 @@ export class Retention {
   async trim(local: string): Promise<number> {
     const { days, messages } = this.#of(local)
     let removed = 0
-    if (days > 0)
-      removed += await this.#archive.remove(local, { until: new Date(this.#ctx.now() - days * DAY_MS) })
+    if (days > 0) removed += await this.#removeOlder(local, this.#ctx.now() - days * DAY_MS)
     if (messages > 0) removed += await this.#archive.remove(local, { keepLast: messages })
     if (removed > 0) await this.#ctx.run('archive:removed', { local })
     return removed
+  }
+
+  /** Removes what is not younger than that time, as far as nothing younger is in front of it: §3.2 allows no gaps. */
+  async #removeOlder(local: string, until: number): Promise<number> {
+    // A time that is still to come was written by a wrong clock, and tells no age.
+    const [younger] = (
+      await this.#archive.page(local, {
+        start: new Date(until + 1),
+        end: new Date(this.#ctx.now()),
+        from: 'first',
+        limit: 1,
+      })
+    ).entries
+    if (younger !== undefined) return await this.#archive.remove(local, { before: younger.id })
+    return await this.#archive.remove(local, { until: new Date(until) })
   }
 
   #of(local: string): Limits {

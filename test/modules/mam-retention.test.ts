@@ -45,6 +45,32 @@ describe('module mam: retention (XEP-0313 §3.2)', () => {
     expect(await archived(await h.client('juliet@example.org/y'))).to.deep.equal(numbers(98, 100))
   })
 
+  it('by age: only the oldest go, however the times of the messages are', async () => {
+    await using h = await archiveHost({ days: 1 })
+    const juliet = await h.client('juliet@example.org/balcony')
+    const now = h.clock.now()
+    const hours = [0, 2, 0.2, 2.1, 5000, 0.1, 3]
+    for (const [i, hour] of hours.entries())
+      await h.service('archive').add('juliet', {
+        at: new Date(now + hour * HOUR),
+        peer: parseJid('nurse@example.org'),
+        stanza: parseXml(`<message xmlns='jabber:client'><body>m${i}</body></message>`),
+      })
+    // each time the one an hour after the day
+    await h.clock.advance(DAY + 1.05 * HOUR)
+    expect(await archived(juliet)).to.deep.equal(numbers(1, 7))
+    await h.clock.advance(DAY)
+    // what a wrong clock wrote does not stay for ever
+    expect(await archived(juliet)).to.deep.equal(['m4'])
+    await h.service('archive').add('juliet', {
+      at: new Date(h.clock.now()),
+      peer: parseJid('nurse@example.org'),
+      stanza: parseXml("<message xmlns='jabber:client'><body>m7</body></message>"),
+    })
+    await h.clock.advance(DAY)
+    expect(await archived(juliet)).to.deep.equal(['m7'])
+  })
+
   it('by number: the newest stay, after a day or after many messages', async () => {
     await using h = await archiveHost({ messages: 20 })
     const juliet = await h.client('juliet@example.org/balcony')
