@@ -1,10 +1,12 @@
 /**
  * Pages of an archive (XEP-0313 §4.3, XEP-0059): which entries a query gets. A page is bounded in number and in size; what it costs does
- * not depend on how large the archive is, except where a filter passes next to nothing (a full address, words).
+ * not depend on how large the archive is, except where a filter passes next to nothing (a full address, words). Such a search is done in steps, and
+ * ends after some time with what it has found; when that is nothing, the client is asked to try again, and the search goes on from where it was.
  *
  * The number of all that match is only told when it is asked for (XEP-0059 §2.7), or known anyhow: to count is the one thing that costs more
  * with every message.
  */
+import { createHash } from 'node:crypto'
 import { type Entry, type Page, UnknownEntry } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { el } from '../../server/xmpp/element.ts'
@@ -14,14 +16,17 @@ import { parseXml } from '../../server/xmpp/parser.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import { NS_MAM } from './ns.ts'
 import type { ArchiveQuery, Filter } from './query.ts'
+import type { Reached, Searches } from './searches.ts'
 import type { Source, Stored } from './service.ts'
 
 /** XML of a page, in UTF-16 units: beyond this it ends, whatever was asked for. At least one message is always in it. */
 const MAX_PAGE_SIZE = 512 * 1024
 /** Entries read at once. */
 const STEP = 100
-/** How long a filter by full address may look for the next match, milliseconds; less than a handler has. */
+/** How long a query may look for the next match, milliseconds; less than a client waits, whose other stanzas are behind it. */
 const PATIENCE_MS = 5000
+/** Entries that the store looks at in one call: a fraction of a second. */
+const EFFORT = 5000
 /** Entries looked at to count what the store cannot count. */
 const MOST_COUNTED = 1000
 
@@ -61,7 +66,12 @@ type Conditions = {
 }
 
 /** Reads the page that a query asks for. Throws StanzaError('item-not-found') when an id in it is not in the archive. */
-export async function readPage(source: Source, query: ArchiveQuery, limits: PageLimits): Promise<ResultPage> {
+export async function readPage(
+  source: Source,
+  query: ArchiveQuery,
+  limits: PageLimits,
+  searches: Searches,
+): Promise<ResultPage> {
   const { filter, page } = query
   const wanted = await conditions(source, filter)
   const backwards = page?.before !== undefined
@@ -70,9 +80,12 @@ export async function readPage(source: Source, query: ArchiveQuery, limits: Page
     await earlier(source, filter.beforeId, page?.before === '' ? undefined : page?.before),
   )
   const limit = Math.min(page?.max ?? limits.pageSize, limits.maxPage)
+  const full = fullAddress(filter.with)
   try {
     if (limit === 0) return await countOnly(source, wanted, filter, inside)
-    const found = await collect(source, wanted, fullAddress(filter.with), inside, backwards, limit)
+    const look: Look = { source, wanted, full, backwards, limit }
+    const found = isSearch(query) ? await search(look, inside, searches) : await collect(look, [inside])
+    if (found.reached !== undefined) throw tooMuch()
     const all = found.complete && page?.after === undefined && (page?.before ?? '') === ''
     return { ...found, count: all ? found.results.length : undefined }
   } catch (error) {
@@ -81,54 +94,120 @@ export async function readPage(source: Source, query: ArchiveQuery, limits: Page
   }
 }
 
-async function collect(
-  source: Source,
-  wanted: Conditions,
-  full: JID | undefined,
-  inside: Bounds,
-  backwards: boolean,
-  limit: number,
-): Promise<Pick<ResultPage, 'results' | 'complete'>> {
-  const results: Result[] = []
+/** Whether a query may look at all of an archive and find nothing. */
+export const isSearch = ({ filter }: ArchiveQuery): boolean =>
+  filter.text !== undefined || filter.with?.isFull === true
+
+/** XEP-0059 §2.2: a page without items has no <last/> from which a client could go on. */
+const tooMuch = (): StanzaError =>
+  new StanzaError('resource-constraint', { type: 'wait', text: 'the archive is searched, ask again' })
+
+/** What to look for. */
+interface Look {
+  readonly source: Source
+  readonly wanted: Conditions
+  readonly full: JID | undefined
+  readonly backwards: boolean
+  readonly limit: number
+}
+type Found = Pick<ResultPage, 'results' | 'complete'> & {
+  /** Nothing was found up to this entry of the store, and the time is over. */
+  readonly reached?: string
+}
+
+/** Goes on where the same search was when its time was over. */
+async function search(look: Look, inside: Bounds, searches: Searches): Promise<Found> {
+  const { source, backwards } = look
+  const { archive, owner } = source
+  const name = source.jid.toString()
+  const what = JSON.stringify([look.wanted, look.full?.toString(), backwards, inside])
+  const key = createHash('sha256').update(what).digest('base64')
+  const attempt = async (before: Reached | undefined): Promise<Found> => {
+    const newest = async () => (await archive.page(owner, { from: 'last', limit: 1 })).entries[0]?.id
+    const top = before === undefined ? (backwards ? await newest() : undefined) : before.top
+    const found = await collect(look, passes(inside, backwards, before))
+    if (found.reached === undefined) searches.done(name)
+    else searches.came(name, { key, reached: found.reached, top })
+    return found
+  }
+  const before = searches.reached(name, key)
+  try {
+    return await attempt(before)
+  } catch (error) {
+    if (before === undefined || !(error instanceof UnknownEntry)) throw error
+    return await attempt(undefined) // an entry that it was at is gone
+  }
+}
+
+/** What is left to look at, in the direction of the search, when it was at some entry before. */
+function passes(inside: Bounds, backwards: boolean, before: Reached | undefined): readonly Bounds[] {
+  if (before === undefined) return [inside]
+  const rest = { ...inside, [backwards ? 'before' : 'after']: before.reached }
+  // What has come since is behind what was the newest then.
+  return backwards && inside.before === undefined && before.top !== undefined
+    ? [{ ...inside, after: before.top }, rest]
+    : [rest]
+}
+
+/** Reads what is within the bounds, one after another. */
+async function collect(look: Look, parts: readonly Bounds[]): Promise<Found> {
+  const page: Gathering = { results: [], size: 0, until: performance.now() + PATIENCE_MS }
+  for (const part of parts) {
+    const ended = await gather(look, part, page)
+    if (ended === true) continue
+    // What was found is a page; its last item is where the client goes on.
+    return page.results.length === 0 && ended !== false
+      ? { results: [], complete: false, reached: ended }
+      : { results: inOrder(page.results, look.backwards), complete: false }
+  }
+  return { results: inOrder(page.results, look.backwards), complete: true }
+}
+
+/** A page as it grows. */
+interface Gathering {
+  readonly results: Result[]
+  size: number
+  /** As performance.now() has it. */
+  readonly until: number
+}
+
+/** True: all within the bounds was looked at. False: the page is full. Else the time is over, and this is the last entry that was looked at. */
+async function gather(look: Look, inside: Bounds, page: Gathering): Promise<boolean | string> {
+  const { source, wanted, full, backwards, limit } = look
+  const { results, until } = page
   let bounds = inside
-  let size = 0
-  const until = performance.now() + PATIENCE_MS
-  const cut = (): Pick<ResultPage, 'results' | 'complete'> => ({
-    results: inOrder(results, backwards),
-    complete: false,
-  })
   for (;;) {
-    let page: Page<Stored>
+    let read: Page<Stored>
     try {
-      page = await source.archive.page(source.owner, {
+      read = await source.archive.page(source.owner, {
         ...wanted,
         ...bounds,
         from: backwards ? 'last' : 'first',
-        limit: full === undefined ? Math.min(STEP, limit - results.length) : STEP,
+        limit: full === undefined ? Math.max(1, Math.min(STEP, limit - results.length)) : STEP,
+        effort: EFFORT,
       })
     } catch (error) {
       // The entry that the last step came to was just removed because of its age.
-      if (error instanceof UnknownEntry && results.length > 0) return cut()
+      if (error instanceof UnknownEntry && results.length > 0) return false
       throw error
     }
-    const entries = backwards ? page.entries.toReversed() : page.entries
+    const entries = backwards ? read.entries.toReversed() : read.entries
     for (const entry of entries) {
       if (full !== undefined && !isWith(entry.doc, full)) continue
       // The first of a page is in it however large it is, or paging would never get past it.
-      if (results.length === limit || (results.length > 0 && size + entry.doc.xml.length > MAX_PAGE_SIZE))
-        return cut()
-      size += entry.doc.xml.length
+      if (
+        results.length === limit ||
+        (results.length > 0 && page.size + entry.doc.xml.length > MAX_PAGE_SIZE)
+      )
+        return false
+      page.size += entry.doc.xml.length
       results.push(resultOf(source, entry))
     }
-    const last = entries.at(-1)
-    if (page.complete || last === undefined) return { results: inOrder(results, backwards), complete: true }
-    if (full === undefined && results.length === limit) return cut()
-    if (full !== undefined && performance.now() > until) {
-      if (results.length > 0) return cut()
-      // There is no id to go on from.
-      throw new StanzaError('resource-constraint', { text: 'say when it was: too many messages' })
-    }
-    bounds = backwards ? { ...bounds, before: last.id } : { ...bounds, after: last.id }
+    const last = read.reached ?? entries.at(-1)?.id
+    if (read.complete || last === undefined) return true
+    if (full === undefined && results.length === limit) return false
+    if (performance.now() > until) return last
+    bounds = backwards ? { ...bounds, before: last } : { ...bounds, after: last }
   }
 }
 
@@ -149,7 +228,8 @@ async function countOnly(
   inside: Bounds,
 ): Promise<ResultPage> {
   const full = fullAddress(filter.with)
-  if (full === undefined && filter.afterId === undefined && filter.beforeId === undefined) {
+  const { text, afterId, beforeId } = filter
+  if (full === undefined && text === undefined && afterId === undefined && beforeId === undefined) {
     const { count } = await source.archive.page(source.owner, {
       ...wanted,
       ...inside,
@@ -159,16 +239,17 @@ async function countOnly(
     })
     return { results: [], complete: count === 0, count }
   }
-  // The store does not count between two entries, or by full address; a small number can be seen.
+  // The store does not count between two entries, or by full address, and to count words it looks at all; a small number can be seen.
   const between = boundsOf(
-    filter.afterId === undefined ? undefined : known(source, filter.afterId),
-    filter.beforeId === undefined ? undefined : known(source, filter.beforeId),
+    afterId === undefined ? undefined : known(source, afterId),
+    beforeId === undefined ? undefined : known(source, beforeId),
   )
   const page = await source.archive.page(source.owner, {
     ...wanted,
     ...between,
     from: 'first',
     limit: MOST_COUNTED,
+    effort: EFFORT,
   })
   const matching = page.entries.filter(({ doc }) => full === undefined || isWith(doc, full))
   const count = page.complete ? matching.length : undefined

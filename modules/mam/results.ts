@@ -7,7 +7,7 @@ import { parseXml } from '../../server/xmpp/parser.ts'
 import { pageInfo } from '../../server/xmpp/rsm.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import { NS_FORWARD, NS_MAM } from './ns.ts'
-import { type PageLimits, readPage, type Result, type ResultPage } from './pages.ts'
+import { isSearch, type PageLimits, readPage, type Result, type ResultPage } from './pages.ts'
 import { parseQuery } from './query.ts'
 import type { Searches } from './searches.ts'
 import type { Source } from './service.ts'
@@ -24,10 +24,8 @@ export async function answerQuery(
   searches: Searches,
 ): Promise<Element> {
   const query = parseQuery(iq.payload)
-  const read = (): Promise<ResultPage> => readPage(source, query, limits)
-  const { text, with: peer } = query.filter
-  const slow = text !== undefined || peer?.isFull === true
-  const page = await (slow ? searches.run(source.jid.toString(), read) : read())
+  const read = (): Promise<ResultPage> => readPage(source, query, limits, searches)
+  const page = await (isSearch(query) ? searches.run(source.jid.toString(), read) : read())
   const { results } = page
   const send = sender(ctx, iq.session, iq.from.toString(), source, query.queryId)
   // §4.3.4: flipping changes the order of transmission and nothing else

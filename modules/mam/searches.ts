@@ -1,12 +1,30 @@
-/** Searches that may have to look at a whole archive (XEP-0431, full addresses): one at a time for each archive, so that one account cannot keep the server busy. */
+/**
+ * Searches that may have to look at a whole archive (XEP-0431, full addresses): one at a time for each archive, so that one account cannot keep the server
+ * busy; and how far those came that found nothing in their time.
+ */
+import { StoreUnavailable } from '../../server/module.ts'
 import { StanzaError } from '../../server/xmpp/errors.ts'
 
 /** Searches of one archive that wait for the one that runs. */
 const MAX_WAITING = 4
+/** Archives in which a search is remembered, its last one. */
+const MAX_REMEMBERED = 1000
 
-/** Searches under way. */
+/** How far a search came that has found nothing yet. Ids are those of the store. */
+export interface Reached {
+  /** All that the search asks for. */
+  readonly key: string
+  /** The last entry that it looked at. */
+  readonly reached: string
+  /** Of a search backwards from the end: the newest entry when it began. */
+  readonly top: string | undefined
+}
+
+/** Searches under way, and those that are to be gone on with. */
 export class Searches {
   readonly #running = new Map<string, { last: Promise<unknown>; count: number }>()
+  /** By archive, the oldest first. */
+  readonly #reached = new Map<string, Reached>()
 
   /** Runs `search` when those of the same archive are over. Throws StanzaError('resource-constraint') when too many wait. */
   async run<T>(archive: string, search: () => Promise<T>): Promise<T> {
@@ -16,11 +34,34 @@ export class Searches {
     this.#running.set(archive, queue)
     queue.count++
     const mine = queue.last.then(search)
-    queue.last = mine.catch(() => undefined)
-    try {
-      return await mine
-    } finally {
+    // A search that was given up is over when the store does not work on it any more.
+    const over = mine.catch((error: unknown) => (error instanceof StoreUnavailable ? error.over : undefined))
+    queue.last = over
+    void over.then(() => {
       if (--queue.count === 0) this.#running.delete(archive)
-    }
+    })
+    return await mine
+  }
+
+  /** Where the same search of that archive was when its time was over. */
+  reached(archive: string, key: string): Reached | undefined {
+    const before = this.#reached.get(archive)
+    return before?.key === key ? before : undefined
+  }
+
+  /** A search has found nothing up to there. */
+  came(archive: string, reached: Reached): void {
+    this.#reached.delete(archive)
+    this.#reached.set(archive, reached)
+    if (this.#reached.size > MAX_REMEMBERED)
+      for (const oldest of this.#reached.keys()) {
+        this.#reached.delete(oldest)
+        break
+      }
+  }
+
+  /** The search of that archive has an answer. */
+  done(archive: string): void {
+    this.#reached.delete(archive)
   }
 }

@@ -1,0 +1,199 @@
+/** Searches that take longer than an answer may (XEP-0431, XEP-0313 §4.1.1): they are done in steps, go on where they were, and are one at a time. */
+import { expect } from 'chai'
+import type { Archive, Doc, Query, Store } from '../../server/storage/contract.ts'
+import { openMemory } from '../../server/storage/memory.ts'
+import { withTimeLimit } from '../../server/store-limits.ts'
+import { archiveHost, chat, query, queryXml } from '../helpers/archive.ts'
+import type { TestClient, TestHost } from '../helpers/host.ts'
+import { fromRemote } from '../helpers/im.ts'
+import { outcome } from '../helpers/iq.ts'
+import { quiet } from '../helpers/resent.ts'
+
+const FULLTEXT = '{urn:xmpp:fulltext:0}fulltext'
+const WAIT = 'wait resource-constraint'
+
+/** A store whose archives are read like this. */
+async function reading(
+  page: <T>(read: (q: Query) => Promise<T>, q: Query) => Promise<T>,
+): Promise<{ readonly store: Store }> {
+  const inner = await openMemory()
+  const wrap = <T extends Doc>(archive: Archive<T>): Archive<T> => ({
+    append: (owner, entry) => archive.append(owner, entry),
+    page: (owner, q) => page((asked) => archive.page(owner, asked), q),
+    replace: (owner, id, doc) => archive.replace(owner, id, doc),
+    remove: (owner, q) => archive.remove(owner, q),
+    owners: () => archive.owners(),
+  })
+  const store: Store = {
+    driver: inner.driver,
+    open: (host, module) => {
+      const opened = inner.open(host, module)
+      return { ...opened, archive: (name, opts) => wrap(opened.archive(name, opts)) }
+    },
+    purgeOwner: (host, owner) => inner.purgeOwner(host, owner),
+    healthy: () => inner.healthy(),
+    close: () => inner.close(),
+  }
+  return { store }
+}
+
+describe('module mam: long searches', () => {
+  const now = performance.now.bind(performance)
+  let passed = 0
+  beforeEach(() => {
+    passed = 0
+    performance.now = () => now() + passed
+  })
+  afterEach(() => {
+    performance.now = now
+  })
+
+  /** A host whose store looks at ten entries in a second; `steps` tells how many times it has. */
+  async function slow(): Promise<{ h: TestHost; juliet: TestClient; steps: () => number }> {
+    let steps = 0
+    const { store } = await reading((read, q) => {
+      if (q.effort === undefined || (q.text === undefined && q.with === undefined)) return read(q)
+      steps++
+      passed += 1000
+      return read({ ...q, effort: Math.min(q.effort, 10) })
+    })
+    const h = await archiveHost({}, { store })
+    return { h, juliet: await h.client('juliet@example.org/balcony'), steps: () => steps }
+  }
+  const say = async (juliet: TestClient, from: number, to: number, needles: readonly number[]) => {
+    for (let i = from; i < to; i++)
+      await juliet.send(
+        chat('romeo@example.org/orchard', needles.includes(i) ? `needle${i} needle` : `hay${i}`),
+      )
+  }
+  /** Asks again until there is an answer. */
+  async function patiently(juliet: TestClient, asked: Parameters<typeof query>[1]) {
+    for (let waits = 0; ; waits++) {
+      const answer = await query(juliet, asked)
+      if (answer.outcome !== WAIT) return { ...answer, waits }
+      expect(waits).to.be.lessThan(20)
+      expect(answer.results).to.deep.equal([])
+    }
+  }
+
+  it('nothing is found in time: asked again it goes on where it was, forwards', async () => {
+    const { h, juliet, steps } = await slow()
+    await using _ = h
+    await say(juliet, 0, 200, [150, 155])
+    const form = { [FULLTEXT]: 'needle' }
+    const first = await patiently(juliet, { form, rsm: '<max>1</max>' })
+    expect([first.bodies, first.complete, first.waits]).to.deep.equal([['needle150 needle'], false, 3])
+    const next = await patiently(juliet, { form, rsm: `<max>10</max><after>${first.last}</after>` })
+    expect([next.bodies, next.complete]).to.deep.equal([['needle155 needle'], true])
+    const all = steps()
+    const absent = await patiently(juliet, { form: { [FULLTEXT]: 'nowhere' } })
+    expect([absent.bodies, absent.complete, absent.count]).to.deep.equal([[], true, '0'])
+    expect(steps() - all).to.be.at.most(22)
+  })
+
+  it('the same backwards from the end, with all that has come meanwhile', async () => {
+    const { h, juliet, steps } = await slow()
+    await using _ = h
+    await say(juliet, 0, 200, [3, 5])
+    const asked = { form: { [FULLTEXT]: 'needle' }, rsm: '<max>3</max><before/>' }
+    for (let i = 0; i < 2; i++) expect((await query(juliet, asked)).outcome).to.equal(WAIT)
+    await say(juliet, 200, 210, [204])
+    const answer = await patiently(juliet, asked)
+    expect([answer.bodies, answer.complete]).to.deep.equal([['needle204 needle'], false])
+    const all = steps()
+    const older: (string | undefined)[] = []
+    for (let page = answer; !page.complete; ) {
+      page = await patiently(juliet, { ...asked, rsm: `<max>3</max><before>${page.first}</before>` })
+      older.unshift(...page.bodies)
+    }
+    expect(older).to.deep.equal(['needle3 needle', 'needle5 needle'])
+    expect(steps() - all).to.be.at.most(24)
+  })
+
+  it('what it was at is removed meanwhile: it begins again', async () => {
+    for (const [rsm, keepLast] of [
+      ['<max>3</max>', 30],
+      ['<max>3</max><before/>', 0],
+    ] as const) {
+      const { h, juliet } = await slow()
+      await using _ = h
+      await say(juliet, 0, 100, [80])
+      const asked = { form: { [FULLTEXT]: 'needle' }, rsm }
+      if (keepLast === 0) asked.form[FULLTEXT] = 'nowhere'
+      expect((await query(juliet, asked)).outcome).to.equal(WAIT)
+      await h.service('archive').source('juliet').archive.remove('juliet', { keepLast })
+      const answer = await patiently(juliet, asked)
+      expect(answer.bodies).to.deep.equal(keepLast === 0 ? [] : ['needle80 needle'])
+    }
+  })
+
+  it('a page that has found something in its time is what it is, and the client goes on behind it', async () => {
+    const { h, juliet } = await slow()
+    await using _ = h
+    await say(juliet, 0, 200, [2, 150])
+    const form = { [FULLTEXT]: 'needle' }
+    const first = await query(juliet, { form })
+    expect([first.bodies, first.complete, first.count]).to.deep.equal([['needle2 needle'], false, undefined])
+    const next = await patiently(juliet, { form, rsm: `<after>${first.last}</after>` })
+    expect([next.bodies, next.complete]).to.deep.equal([['needle150 needle'], false])
+    const end = await patiently(juliet, { form, rsm: `<after>${next.last}</after>` })
+    expect([end.bodies, end.complete]).to.deep.equal([[], true])
+  })
+
+  it('a full address that nobody has written from is the same', async () => {
+    const { h, juliet, steps } = await slow()
+    await using _ = h
+    await say(juliet, 0, 200, [])
+    const answer = await patiently(juliet, { form: { with: 'romeo@example.org/tomb' } })
+    expect([answer.bodies, answer.complete]).to.deep.equal([[], true])
+    expect(steps()).to.be.at.most(24)
+  })
+
+  it('the number of matches is not told when it is too much to look at', async () => {
+    const { h, juliet, steps } = await slow()
+    await using _ = h
+    await say(juliet, 0, 30, [2, 25])
+    const form = { [FULLTEXT]: 'needle' }
+    expect((await query(juliet, { form, rsm: '<max>0</max>' })).count).to.equal(undefined)
+    expect(steps()).to.equal(1)
+  })
+
+  it('one that the store was given up for keeps its place until the store is done with it', async () => {
+    let [running, most] = [0, 0]
+    const waiting: (() => void)[] = []
+    const { store } = await reading(async (read, q) => {
+      if (q.text === undefined) return await read(q)
+      most = Math.max(most, ++running)
+      await new Promise<void>((resolve) => waiting.push(resolve))
+      running--
+      return await read(q)
+    })
+    await using h = await archiveHost({}, { store: withTimeLimit(store, 20), ...quiet })
+    const romeo = await h.client('romeo@example.org/orchard')
+    await fromRemote(
+      h,
+      chat('romeo@example.org', 'one').replace('<message', "<message from='a@example.net/b'"),
+    )
+    const answers = async (id: string) => {
+      const got = await romeo.send(queryXml({ form: { [FULLTEXT]: 'one' } }, id))
+      return got.filter((e) => e.attr('id') === id)
+    }
+    const late = async (id: string) => {
+      for (const until = now() + 10_000; now() < until; await h.settle()) {
+        const [answer] = romeo.take().filter((e) => e.attr('id') === id)
+        if (answer !== undefined) return outcome(answer)
+      }
+      return 'none'
+    }
+    expect(await answers('s1')).to.deep.equal([])
+    expect(await late('s1')).to.match(/internal-server-error/)
+    expect(await answers('s2')).to.deep.equal([])
+    expect([most, waiting.length]).to.deep.equal([1, 1])
+    waiting.shift()?.()
+    await h.settle()
+    expect([most, waiting.length]).to.deep.equal([1, 1])
+    waiting.shift()?.()
+    expect(await late('s2')).to.match(/^result/)
+    expect(most).to.equal(1)
+  })
+})
