@@ -172,6 +172,8 @@ export class Inboxes {
   async #follow(local: string): Promise<AccountInbox> {
     // What failed, although the store has it, is taken out of the archive, and gets another id when it comes again.
     await this.#ctx.use('archive').settled(local)
+    // Somebody may have that name again.
+    if (this.#cache.get(local)?.gone === true) this.#drop(local)
     const cached = this.#cache.get(local) ?? (await this.#load(local))
     this.#cache.delete(local)
     this.#cache.set(local, cached)
@@ -180,7 +182,8 @@ export class Inboxes {
     await inbox.follow(() => {
       entries++
       this.#followed.add()
-      return entries % ENTRIES_PER_WRITE === 0 ? this.#write(local, cached, true) : undefined
+      if (entries % ENTRIES_PER_WRITE !== 0) return undefined
+      return this.#write(local, cached, true).then(() => undefined)
     })
     const marks = await this.#marks.of(local)
     for (const { jid, id, by } of marks)
@@ -188,8 +191,7 @@ export class Inboxes {
     this.#weigh(local, cached)
     if (marks.length > 0) {
       // What the archive does not know must be written before it is forgotten.
-      await this.#write(local, cached, true)
-      await this.#marks.done(local, marks)
+      if (await this.#write(local, cached, true)) await this.#marks.done(local, marks)
     } else if (this.#isChanged(cached)) this.#writeLater(local)
     return inbox
   }
@@ -210,7 +212,14 @@ export class Inboxes {
     for (const jid of others) inbox.changed.add(jid)
     const removed = state?.removed === true
     if (removed) inbox.removed()
-    return { inbox, weight: 0, gone: this.#gone.has(local), written: { upto, removed } }
+    return { inbox, weight: 0, gone: await this.#isGone(local), written: { upto, removed } }
+  }
+
+  async #isGone(local: string): Promise<boolean> {
+    if (!this.#gone.has(local)) return false
+    const exists = (await this.#ctx.find('auth')?.exists(local)) === true
+    if (exists) this.#gone.delete(local)
+    return !exists
   }
 
   #weigh(local: string, cached: Cached): void {
@@ -247,11 +256,12 @@ export class Inboxes {
     })
   }
 
-  /** `within`: called by the run of this account, between two entries. */
-  async #write(local: string, cached: Cached, within = false): Promise<void> {
+  /** `within`: called by the run of this account, between two entries. True: all that there is was stored. */
+  async #write(local: string, cached: Cached, within = false): Promise<boolean> {
     // In the middle of an entry nothing is right; the run writes, or asks for it, in its end.
-    if (!within && this.#running.has(local)) return
-    if (this.#ctx.signal.aborted || cached.gone || !this.#isChanged(cached)) return
+    if (!within && this.#running.has(local)) return false
+    if (this.#ctx.signal.aborted || cached.gone) return false
+    if (!this.#isChanged(cached)) return true
     const { inbox } = cached
     const { upto, isDoubtful: removed } = inbox
     const rules = this.#version
@@ -261,17 +271,18 @@ export class Inboxes {
     inbox.changed.clear()
     try {
       for (let i = 0; i < changes.length; i += AT_ONCE) {
-        if (cached.gone) return
+        if (cached.gone) return false
         await Promise.all(
           changes
             .slice(i, i + AT_ONCE)
             .map(([jid, doc]) => this.#docs.update(local, jid, (old) => further(old, upto, rules) ?? doc)),
         )
       }
-      if (cached.gone) return
+      if (cached.gone) return false
       const state = { upto, removed, rules }
       await this.#states.update(local, STATE, (old) => further(old, upto, rules) ?? state)
       cached.written = { upto, removed }
+      return true
     } catch (error) {
       for (const [jid] of changes) inbox.changed.add(jid)
       throw error

@@ -1,5 +1,6 @@
 /** XEP-0430: what is kept of inboxes and how: restarts, crashes, several processes, retention, removal of accounts, long archives, failures of the store. */
 import { expect } from 'chai'
+import inboxModule from '../../modules/inbox/index.ts'
 import { openLmdb } from '../../server/storage/lmdb.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import type { Store } from '../../server/storage/contract.ts'
@@ -165,6 +166,17 @@ for (const driver of ['memory', 'lmdb'] as const)
         expect(await lines(next)).to.deep.equal([])
         await deliver(romeo, chat(J, 'two'))
         expect(await lines(next)).to.deep.equal(['romeo 1 two'])
+        // and once more, right behind the removal, with somebody asking in between
+        await h.host.deleteAccount('juliet')
+        await h.service('inbox').unread('juliet')
+        await h.service('auth').create('juliet', 'secret')
+        const again = await h.client(`${J}/phone`)
+        await deliver(romeo, chat(J, 'three'), chat(J, 'four'))
+        await deliver(again, displayed(R, 'three', "<no-store xmlns='urn:xmpp:hints'/>"))
+        expect(await lines(again)).to.deep.equal(['romeo 1 four'])
+        await h.unload('inbox')
+        await h.load(inboxModule)
+        expect(await lines(again)).to.deep.equal(['romeo 1 four'])
       }),
     )
   })
