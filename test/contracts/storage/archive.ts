@@ -1,7 +1,7 @@
 /** Archives: ids, order, duplicates, replacement, removal. */
 import { expect } from 'chai'
 import type { Archive } from '../../../server/storage/contract.ts'
-import { collect, range, readAll } from './kit.ts'
+import { collect, failure, range, readAll } from './kit.ts'
 import type { Test } from './kit.ts'
 
 type Msg = { readonly n: number; readonly text?: string }
@@ -224,6 +224,15 @@ export function archiveGroup(test: Test): void {
     expect(await left()).to.deep.equal(range(30).slice(14))
     expect(await archive.remove('o', { before: ids[29]!, keepLast: 0 })).to.equal(15)
     expect(await archive.remove('nobody', { before: ids[29]! })).to.equal(0)
+  })
+
+  test('an effort that is no whole number of 1 or more is RangeError', async ({ storage }) => {
+    const archive = storage.archive<Msg>('a')
+    for (const effort of [0, -1, 1.5, Number.NaN])
+      expect(
+        await failure(() => archive.page('o', { from: 'first', limit: 1, effort })),
+        String(effort),
+      ).to.be.instanceOf(RangeError)
   })
 
   test('remove by age looks at the times, not at the order', async ({ storage }) => {
