@@ -84,13 +84,13 @@ export async function resending(
    * It was archived and may have got no further. Devices that read the archive find it there, since none was available then; others get it,
    * or it is kept for them.
    */
-  async function late(e: StanzaEvent, originId: string): Promise<Verdict> {
+  async function late(e: StanzaEvent, originId: string, since: Date | undefined): Promise<Verdict> {
     const passed = arrived.get(e, originId, ctx.now())
     if (passed?.back === false) return SENT_BEFORE
     const key = `${e.to.local} ${e.from.bare.toString()} ${originId}`
     let giving = underWay.get(key)
     if (giving === undefined) {
-      giving = give(e)
+      giving = give(e, since)
         .then(
           () => arrived.add(e, originId, ctx.now()),
           (error: unknown) => {
@@ -105,7 +105,7 @@ export async function resending(
     return SENT_BEFORE
   }
 
-  async function give(e: StanzaEvent): Promise<void> {
+  async function give(e: StanzaEvent, since: Date | undefined): Promise<void> {
     const kept = ctx.find('offline')
     let handed = kept?.handed(e)
     for (; handed instanceof Promise; handed = kept?.handed(e)) await handed
@@ -119,14 +119,14 @@ export async function resending(
     const pending = takers.filter((session) => kept?.pending(session) === true)
     for (const session of takers)
       if (session.flag(READS_ARCHIVE) !== true && !pending.includes(session)) ctx.deliver(session, e.stanza)
-    if (takers.length === 0 || pending.length > 0) await kept?.keep(e)
+    if (takers.length === 0 || pending.length > 0) await kept?.keep(e, since)
   }
 
   function known(e: StanzaEvent, originId: string, since: Date | undefined): Verdict | Promise<Verdict> {
     const failed = unkept.take(e, originId)
     if (failed instanceof Promise) return failed.then(() => known(e, originId, since))
     // A process that was killed: nobody knows what it did besides.
-    return failed || (since !== undefined && ends.cut(since)) ? late(e, originId) : SENT_BEFORE
+    return failed || (since !== undefined && ends.cut(since)) ? late(e, originId, since) : SENT_BEFORE
   }
 
   return {

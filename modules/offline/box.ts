@@ -5,13 +5,15 @@
 import { type Archive, UnknownEntry } from '../../server/module.ts'
 
 /** A message as it is stored. */
-export type Kept = { readonly xml: string }
+export type Kept = { readonly xml: string; readonly since?: number }
 /** A message that waits. */
 export interface Waiting {
   readonly id: string
   /** When it was stored, milliseconds since 1970. */
   readonly at: number
   readonly xml: string
+  /** It was in the archive of the account long before, at the latest then, milliseconds since 1970; undefined: just before it was stored here. */
+  readonly since: number | undefined
 }
 /** A message to store. */
 export interface Message {
@@ -20,6 +22,8 @@ export interface Message {
   /** The sender's bare address. */
   readonly with: string
   readonly xml: string
+  /** See Waiting. */
+  readonly since: number | undefined
   /** Of those with the same key only the first is kept, until it is handed over. */
   readonly dedupe: string | undefined
   /** Called with its id when it is stored, as a new entry or not, before anybody is given what waits. */
@@ -96,10 +100,11 @@ export class Box {
     usage.messages++
     usage.bytes += bytes
     const dedupe = this.#keyOf(message)
+    const { xml, since } = message
     const stored = this.#archive.append(this.#local, {
       at: new Date(message.at),
       with: message.with,
-      doc: { xml: message.xml },
+      doc: since === undefined ? { xml } : { xml, since },
       ...(dedupe === undefined ? {} : { dedupe }),
     })
     this.#appending.add(stored)
@@ -201,7 +206,8 @@ export class Box {
         if (error instanceof UnknownEntry) return undefined // the account was removed meanwhile
         throw error
       })
-      for (const { id, at, doc } of page?.entries ?? []) all.push({ id, at: at.getTime(), xml: doc.xml })
+      for (const { id, at, doc } of page?.entries ?? [])
+        all.push({ id, at: at.getTime(), xml: doc.xml, since: doc.since })
       after = all.at(-1)?.id
       if (page === undefined || page.complete || after === undefined) return all
     }

@@ -13,7 +13,7 @@ import { StanzaError } from '../../server/xmpp/errors.ts'
 import { type JID, tryJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
-import { formatDateTime } from '../../server/xmpp/xml-time.ts'
+import { formatDateTime, parseDateTime } from '../../server/xmpp/xml-time.ts'
 import { Box, type Hand, type Kept, type Message, type Waiting } from './box.ts'
 import { Copies } from './copies.ts'
 import { dedupeKey, isArchived, isKept, retractedIn } from './rules.ts'
@@ -22,6 +22,8 @@ import { dedupeKey, isArchived, isKept, retractedIn } from './rules.ts'
 const MAX_BOXES = 10_000
 /** A session has asked for all of its archive up to now (XEP-0313), and reads on from there. */
 interface Reading {
+  /** When it asked last, milliseconds since 1970. */
+  readonly at: number
   /** The first entry kept since it asked last. */
   next: string | undefined
 }
@@ -37,8 +39,11 @@ declare module '../../server/module.ts' {
     offline: {
       /** Whether a message is worth keeping for an account that is not there; there may be no room for it. */
       keeps(e: Pick<StanzaEvent, 'stanza' | 'to'>): boolean
-      /** Keeps a message for an account that is not there, if it is worth it; once, when its sender gave it an id. */
-      keep(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): Promise<void>
+      /**
+       * Keeps a message for an account that is not there, if it is worth it; once, when its sender gave it an id. `since`: when it came into the
+       * archive of the account, if that is not just now.
+       */
+      keep(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>, since?: Date): Promise<void>
       /**
        * Whether a message was kept and has been handed over, as far as this process knows. A promise: something is being handed over, ask again
        * when that is done.
@@ -114,8 +119,8 @@ export default defineModule({
 
     ctx.provide('offline', {
       keeps: ({ stanza, to }) => isKept(stanza, to),
-      async keep(e) {
-        if (isKept(e.stanza, e.to)) await keep(e)
+      async keep(e, since) {
+        if (isKept(e.stanza, e.to)) await keep(e, since)
       },
       handed({ stanza, from, to }) {
         const handing = boxes.get(to.local)?.handing
@@ -128,6 +133,7 @@ export default defineModule({
 
     async function keep(
       e: Pick<StanzaEvent, 'stanza' | 'from' | 'to' | 'copied' | 'kept'>,
+      since?: Date,
     ): Promise<Verdict> {
       const { stanza, from, to } = e
       const account = to.bare.toString()
@@ -136,6 +142,7 @@ export default defineModule({
         at: ctx.now(),
         with: from.bare.toString(),
         xml: whole.toString(),
+        since: since?.getTime() ?? sentAt(stanza),
         dedupe: dedupeKey(stanza, from),
         ...notesFor(to.local, e.copied ?? []),
       }
@@ -154,7 +161,7 @@ export default defineModule({
 
     // XEP-0313 §6.1.1, XEP-0386 §3.2: they have got there what was kept before they asked, and must be given what comes later.
     ctx.hook('archive:read', { phase: 'observe' }, ({ session, whole }) => {
-      if (whole) reading.set(session, { next: undefined })
+      if (whole) reading.set(session, { at: ctx.now(), next: undefined })
     })
 
     /** Who has asked by now will not find there what is about to be kept. `copied`: who has a copy of it. */
@@ -174,9 +181,16 @@ export default defineModule({
     }
 
     /** Whether the session has an archived message from its archive. Ids sort in the order of storing. */
-    function hasRead(session: Bound, { id }: Waiting): boolean {
+    function hasRead(session: Bound, { id, since }: Waiting): boolean {
       const one = reading.get(session)
-      return one !== undefined && (one.next === undefined || id < one.next)
+      if (one === undefined) return false
+      return since === undefined ? one.next === undefined || id < one.next : since < one.at
+    }
+
+    /** XEP-0203: when what comes back to be kept was sent, or was kept, first; it was archived before. Milliseconds since 1970. */
+    function sentAt(stanza: Element): number | undefined {
+      const delay = stanza.getChildren('delay', NS.DELAY).find((one) => one.attr('from') === ctx.host)
+      return parseDateTime(delay?.attr('stamp') ?? '')
     }
 
     // ---- delivering ----
@@ -275,8 +289,7 @@ export default defineModule({
 
     /** XEP-0203 §3: when it was sent first; one that has been on its way before says so. */
     function delayed(stanza: Element, at: number): Element {
-      const told = stanza.getChildren('delay', NS.DELAY).some((delay) => delay.attr('from') === ctx.host)
-      if (told) return stanza
+      if (sentAt(stanza) !== undefined) return stanza
       const attrs = { from: ctx.host, stamp: formatDateTime(at) }
       return stanza.append(el('delay', NS.DELAY, attrs, 'Offline Storage'))
     }

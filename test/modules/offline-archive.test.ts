@@ -1,6 +1,9 @@
 /** XEP-0313 §6.1.1, XEP-0386 §3.2: what a device is still given that reads the archive of its account. */
 import { expect } from 'chai'
 import type { Element } from '../../server/xmpp/element.ts'
+import { NS } from '../../server/xmpp/ns.ts'
+import { parseXml } from '../../server/xmpp/parser.ts'
+import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import { FULLTEXT } from '../../modules/mam/ns.ts'
 import { type Asked, controlledStore, NS_MAM, query } from '../helpers/archive.ts'
 import type { TestClient, TestHost } from '../helpers/host.ts'
@@ -113,6 +116,30 @@ describe('module offline: devices that read the archive (XEP-0313 §6.1.1)', () 
     await h.settle()
     expect(juliet.take().map((e) => e.name)).to.eql(['message', 'iq'])
     expect(bodies(await juliet.send(PRESENCE))).to.eql(['2'])
+  })
+
+  it('what is kept only now, and was in the archive before the device asked, does not come by itself', async () => {
+    await using h = await withArchive()
+    const [romeo, juliet] = await scene(h)
+    const keep = async (text: string, since?: Date, delay = ''): Promise<void> => {
+      const archived = `<stanza-id xmlns='${NS.SID}' by='juliet@example.org' id='${text}'/>${delay}`
+      const xml = say(text, "type='chat' xmlns='jabber:client' from='romeo@example.org/orchard'", archived)
+      const e = { stanza: parseXml(xml), from: romeo.jid, to: juliet.jid.bare }
+      await h.service('offline').keep(e, since)
+    }
+    const delay = (at: number): string =>
+      `<delay xmlns='${NS.DELAY}' from='example.org' stamp='${formatDateTime(at)}'/>`
+    const before = h.clock.now()
+    await h.clock.advance(10)
+    await asks(juliet)
+    const asked = h.clock.now()
+    await keep('1')
+    await keep('2', new Date(before))
+    await keep('3', undefined, delay(before))
+    // at the same time, or nobody knows: rather once too often
+    await keep('4', new Date(asked))
+    await keep('5', undefined, delay(asked))
+    expect(bodies(await juliet.send(PRESENCE))).to.eql(['1', '4', '5'])
   })
 
   it('a query that the store fails is one all the same', async () => {
