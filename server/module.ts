@@ -268,8 +268,11 @@ export interface ScramStore {
   readonly hashes: readonly ScramHash[]
   /** The hashes an account has keys for; for the name of no account those that one may have, the same each time. */
   hashesOf(local: string): readonly ScramHash[] | Promise<readonly ScramHash[]>
-  /** How the account gets keys of that hash; undefined when it should not, has them, or does not exist. */
-  upgrade(local: string, hash: ScramHash): Promise<KeyUpgrade | undefined>
+  /**
+   * How the account gets keys of that hash; undefined when it should not, has them, or does not exist. `generation`: whose password the
+   * client has shown; undefined too when the account has another one now.
+   */
+  upgrade(local: string, hash: ScramHash, generation?: string): Promise<KeyUpgrade | undefined>
   /** A new account with these keys. Throws StanzaError: 'conflict' when it exists, 'not-acceptable' for keys that cannot be. */
   create(local: string, keys: ReadonlyMap<ScramHash, ScramKeys>): Promise<void>
 }
@@ -285,12 +288,35 @@ export interface KeyUpgrade {
    */
   finish(saltedPassword: Uint8Array): Promise<'stored' | 'present' | 'changed'>
 }
+/**
+ * Generations of accounts. A generation is text that is another one after each `create` and each `setPassword`, by the same write, and that
+ * stays when keys are added. What was proven or given under one (a login under way, a token) is void under every other, whoever may have
+ * failed to remove it. '' is that of accounts stored before there were generations. Not secret.
+ */
+export interface Generations {
+  /**
+   * That of the account, undefined when there is none. What this process has written is known at once, also to an answer on its way; what
+   * another one writes, as late as `exists` knows it.
+   */
+  of(local: string): string | undefined | Promise<string | undefined>
+  /** The same, read from the store. */
+  read(local: string): Promise<string | undefined>
+  /** `AuthService.verify` that tells whose password it is; undefined: a wrong one. */
+  verify(local: string, password: string): Promise<string | undefined>
+  /** `AuthService.scramKeys` that tells whose keys they are. */
+  scramKeys(
+    local: string,
+    hash: ScramHash,
+  ): Promise<(ScramKeys & { readonly generation: string }) | undefined>
+}
 /** Who has an account here. Implemented by `accounts` (own store), later by directories. */
 export interface AuthService {
   /** Asked by the router for each stanza to an account without sessions, so it must be cheap (cached). */
   exists(local: string): boolean | Promise<boolean>
   /** undefined when there is no such account or no key of this hash. */
   scramKeys(local: string, hash: ScramHash): Promise<ScramKeys | undefined>
+  /** Tells old passwords and former owners of a name; undefined: nobody can (directories), so only `exists` is asked. */
+  readonly generations?: Generations
   /** The hashes that all accounts have keys for. */
   readonly scramHashes: readonly ScramHash[]
   /** Where keys may come from elsewhere, so that an account may lack those of a hash; undefined: nowhere. */

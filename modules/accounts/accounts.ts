@@ -4,6 +4,7 @@ import type {
   AuthService,
   Ctx,
   Docs,
+  Generations,
   KeyUpgrade,
   ScramHash,
   ScramKeys,
@@ -12,11 +13,12 @@ import type {
 import { SaslError, StanzaError } from '../../server/xmpp/errors.ts'
 import { type JID, JidError, makeJid } from '../../server/xmpp/jid.ts'
 import { opaqueString, PrecisError } from '../../server/xmpp/precis.ts'
-import { ExistsCache } from './exists-cache.ts'
+import { AccountDocs } from './account-docs.ts'
 import {
   type AccountDoc,
   Busy,
   fieldsOf,
+  generationOf,
   HASHES,
   type HashInfo,
   hashesIn,
@@ -32,7 +34,10 @@ import { type HostDoc, indexed, Profiles } from './profiles.ts'
 
 declare module '../../server/module.ts' {
   interface Hooks {
-    /** The password of an account was changed; what was derived from the old one must go. */
+    /**
+     * The password of an account was changed, and what was given under the old one is void (Generations); it can be removed now. A failure
+     * is logged and undoes nothing.
+     */
     'account:password': { readonly account: JID }
   }
 }
@@ -40,8 +45,9 @@ declare module '../../server/module.ts' {
 /** Longest password, in UTF-16 units. */
 const MAX_PASSWORD = 1024
 
-const KEY = 'account'
 type FormerDoc = { readonly at: number }
+/** Bytes of a generation. */
+const GENERATION_BYTES = 12
 /** Keys of the host's own documents: an account of nobody, and one that is never stored. */
 const NOBODY = 'nobody'
 const NOTHING = 'nothing'
@@ -65,23 +71,22 @@ export class Accounts implements AuthService, ScramStore {
   /** Of new passwords, in the order of HASHES. */
   readonly #wanted: readonly HashInfo[]
   readonly #profiles: Profiles
-  readonly #docs: Docs<AccountDoc>
+  readonly #docs: AccountDocs
   readonly #blanks: Docs<AccountDoc>
   /** Names whose last owner was removed: something of his may be left (a crash, a store that failed, a late write). */
   readonly #former: Docs<FormerDoc>
-  readonly #cache: ExistsCache
   readonly #maker = new KeyMaker()
 
   constructor(ctx: Ctx, options: KeyOptions) {
     this.#ctx = ctx
     this.#iterations = options.iterations
     this.#wanted = HASHES.filter(({ hash }) => options.hashes.includes(hash))
-    this.#docs = ctx.storage.docs<AccountDoc>('accounts', { index: ['hashes', 'profile'] })
+    const docs = ctx.storage.docs<AccountDoc>('accounts', { index: ['hashes', 'profile'] })
+    this.#docs = new AccountDocs(docs, () => ctx.now())
     const own = new Map(this.#wanted.map(({ hash }) => [hash, options.iterations]))
-    this.#profiles = new Profiles(this.#docs, ctx.storage.docs<HostDoc>('host'), own)
+    this.#profiles = new Profiles(docs, ctx.storage.docs<HostDoc>('host'), own)
     this.#blanks = ctx.storage.docs<AccountDoc>('blanks')
     this.#former = ctx.storage.docs<FormerDoc>('former')
-    this.#cache = new ExistsCache(() => ctx.now())
   }
 
   /** Reads what this host has kept for decoys, or makes it. */
@@ -101,13 +106,18 @@ export class Accounts implements AuthService, ScramStore {
   }
 
   exists(local: string): boolean | Promise<boolean> {
-    return this.#cache.get(local) ?? this.#read(local).then((doc) => doc !== undefined)
+    return this.#docs.exists(local)
   }
 
-  async #read(local: string): Promise<AccountDoc | undefined> {
-    const doc = await this.#docs.get(local, KEY)
-    this.#cache.set(local, doc !== undefined)
-    return doc
+  readonly generations: Generations = {
+    of: (local) => this.#docs.generation(local),
+    read: (local) => this.#docs.readGeneration(local),
+    verify: (local, password) => this.#verify(local, password),
+    scramKeys: async (local, hash) => {
+      const doc = await this.#credentials(local)
+      const keys = doc && keysOf(doc, infoOf(hash))
+      return doc && keys && { ...keys, generation: generationOf(doc) }
+    },
   }
 
   async scramKeys(local: string, hash: ScramHash): Promise<ScramKeys | undefined> {
@@ -117,7 +127,7 @@ export class Accounts implements AuthService, ScramStore {
 
   /** One read that finds a document and one that does not, whether the account exists or not: a login takes the same time. */
   async #credentials(local: string): Promise<AccountDoc | undefined> {
-    const doc = await this.#read(local)
+    const doc = await this.#docs.get(local)
     await this.#blanks.get('', doc === undefined ? NOBODY : NOTHING)
     return doc
   }
@@ -135,10 +145,15 @@ export class Accounts implements AuthService, ScramStore {
   }
 
   async verify(local: string, password: string): Promise<boolean> {
+    return (await this.#verify(local, password)) !== undefined
+  }
+
+  /** The generation of the account whose password that is. */
+  async #verify(local: string, password: string): Promise<string | undefined> {
     const name = tryPrepare(() => this.#name(local))
     const prepared = tryPrepare(() => preparePassword(password))
     // RFC 4616 §2: "if preparation fails [...] verification SHALL fail"; no account has such a name or password
-    if (name === undefined || prepared === undefined) return false
+    if (name === undefined || prepared === undefined) return undefined
     const decoy = this.#profiles.decoy(name) // always drawn, so that its time tells nothing
     const doc = await this.#credentials(name)
     const hashes = doc === undefined ? [...decoy.keys()] : hashesIn(doc)
@@ -149,26 +164,24 @@ export class Accounts implements AuthService, ScramStore {
     try {
       const tried = await this.#maker.keys(info, prepared, salt, iterations)
       if (!timingSafeEqual(tried.storedKey, storedKey) || doc === undefined || known === undefined)
-        return false
+        return undefined
     } catch (error) {
       if (error instanceof Busy) throw new SaslError('temporary-auth-failure', error.message)
       throw error
     }
     await this.#complete(name, doc, prepared)
-    return true
+    return generationOf(doc) // that of the keys it was compared with, whatever has become of them
   }
 
   async create(local: string, secret: string | ReadonlyMap<ScramHash, ScramKeys>): Promise<void> {
     const name = this.#name(local)
-    if ((await this.#read(name)) !== undefined) throw new StanzaError('conflict')
+    if ((await this.#docs.get(name)) !== undefined) throw new StanzaError('conflict')
     const fresh = typeof secret === 'string' ? await this.#account(secret) : this.#imported(secret)
     await this.#settleFormer(name)
-    const stored = await this.#profiles.writing(fresh, () =>
-      this.#docs.update(name, KEY, (old) => old ?? fresh),
-    )
-    this.#cache.set(name, true)
+    const stored = await this.#profiles.writing(fresh, () => this.#docs.update(name, (old) => old ?? fresh))
     // somebody else may have been quicker while the keys were derived
-    if (stored === undefined || !sameKeys(fresh, stored)) throw new StanzaError('conflict')
+    if (stored === undefined || generationOf(fresh) !== generationOf(stored))
+      throw new StanzaError('conflict')
   }
 
   /** Nothing of the last owner of a name may come to the next one. */
@@ -182,13 +195,15 @@ export class Accounts implements AuthService, ScramStore {
     const name = this.#name(local)
     const fresh = await this.#account(password)
     let before: AccountDoc | undefined
-    const stored = await this.#docs.update(name, KEY, (old) => {
+    const stored = await this.#docs.update(name, (old) => {
       before = old
       return old === undefined ? undefined : { ...fresh, created: old['created'] ?? 0 }
     })
     if (stored === undefined) throw new StanzaError('item-not-found')
     this.#left(before)
-    await this.#ctx.run('account:password', { account: makeJid(name, this.#ctx.host) })
+    const verdict = await this.#ctx.run('account:password', { account: makeJid(name, this.#ctx.host) })
+    if (verdict !== undefined)
+      this.#ctx.log.warn('void things of the old password could not be removed', { account: name })
   }
 
   async remove(local: string): Promise<boolean> {
@@ -196,11 +211,10 @@ export class Accounts implements AuthService, ScramStore {
     if (name === undefined) return false
     await this.#former.put('', name, { at: this.#ctx.now() })
     let before: AccountDoc | undefined
-    await this.#docs.update(name, KEY, (old) => {
+    await this.#docs.update(name, (old) => {
       before = old
       return undefined
     })
-    this.#cache.set(name, false)
     this.#left(before)
     return before !== undefined
   }
@@ -224,10 +238,12 @@ export class Accounts implements AuthService, ScramStore {
     return this.#credentials(local).then((doc) => (doc === undefined ? [...decoy.keys()] : hashesIn(doc)))
   }
 
-  async upgrade(local: string, hash: ScramHash): Promise<KeyUpgrade | undefined> {
+  async upgrade(local: string, hash: ScramHash, generation?: string): Promise<KeyUpgrade | undefined> {
     const info = this.#wanted.find((one) => one.hash === hash)
-    const doc = await this.#read(local)
+    const doc = await this.#docs.get(local)
     if (info === undefined || doc === undefined || keysOf(doc, info) !== undefined) return undefined
+    // made from another password they would let in who has that one
+    if (generation !== undefined && generation !== generationOf(doc)) return undefined
     const salt = randomBytes(SALT_BYTES)
     const iterations = this.#iterations
     return {
@@ -250,9 +266,9 @@ export class Accounts implements AuthService, ScramStore {
   ): Promise<'stored' | 'present' | 'changed'> {
     let outcome: 'stored' | 'present' | 'changed' = 'changed'
     await this.#profiles.writing({ ...doc, ...fields }, () =>
-      this.#docs.update(local, KEY, (old) => {
+      this.#docs.update(local, (old) => {
         outcome = 'changed'
-        if (old === undefined || !sameKeys(doc, old)) return old
+        if (old === undefined || generationOf(doc) !== generationOf(old) || !sameKeys(doc, old)) return old
         outcome = keysOf(old, info) === undefined ? 'stored' : 'present'
         return outcome === 'stored' ? indexed({ ...old, ...fields }) : old
       }),
@@ -281,7 +297,7 @@ export class Accounts implements AuthService, ScramStore {
   /** The document of an account with keys from elsewhere; throws StanzaError. */
   #imported(keys: ReadonlyMap<ScramHash, ScramKeys>): AccountDoc {
     const now = this.#ctx.now()
-    let doc: AccountDoc = { created: now, changed: now }
+    let doc = newDoc(now)
     for (const info of HASHES) {
       const given = keys.get(info.hash)
       if (given === undefined) continue
@@ -306,7 +322,7 @@ export class Accounts implements AuthService, ScramStore {
 
   async info(local: string): Promise<Readonly<Record<string, string | number>> | undefined> {
     const name = tryPrepare(() => this.#name(local))
-    const doc = name === undefined ? undefined : await this.#read(name)
+    const doc = name === undefined ? undefined : await this.#docs.get(name)
     if (doc === undefined) return undefined
     return {
       created: new Date(Number(doc['created'])).toISOString(),
@@ -332,7 +348,7 @@ export class Accounts implements AuthService, ScramStore {
   async #account(password: string): Promise<AccountDoc> {
     const prepared = preparePassword(password)
     const now = this.#ctx.now()
-    let doc: AccountDoc = { created: now, changed: now }
+    let doc = newDoc(now)
     try {
       for (const info of this.#wanted) {
         const keys = await this.#maker.keys(info, prepared, randomBytes(SALT_BYTES), this.#iterations)
@@ -344,6 +360,11 @@ export class Accounts implements AuthService, ScramStore {
     }
     return indexed(doc)
   }
+}
+
+/** Without keys yet. */
+function newDoc(now: number): AccountDoc {
+  return { created: now, changed: now, generation: randomBytes(GENERATION_BYTES).toString('base64url') }
 }
 
 /** RFC 8265 §4.2; throws StanzaError. */

@@ -28,10 +28,16 @@ export const infoOf = (name: ScramHash): HashInfo => HASHES.find((info) => info.
 export const SALT_BYTES = 16
 
 /**
- * Stored per account: created, changed (milliseconds since 1970), per hash iterations, salt, stored and server key, and for searching
- * `hashes` and `profile` (see profiles.ts).
+ * Stored per account: created, changed (milliseconds since 1970), generation, per hash iterations, salt, stored and server key, and for
+ * searching `hashes` and `profile` (see profiles.ts).
  */
 export type AccountDoc = { readonly [field: string]: number | string | Uint8Array }
+
+/** See Generations; '' of documents that have none. */
+export function generationOf(doc: AccountDoc): string {
+  const { generation } = doc
+  return typeof generation === 'string' ? generation : ''
+}
 
 /** The keys of one hash, undefined when the account has none. */
 export function keysOf(doc: AccountDoc, { suffix }: HashInfo): ScramKeys | undefined {
