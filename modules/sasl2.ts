@@ -28,6 +28,8 @@ export interface Login {
   /** Bare. */
   readonly jid: JID
   readonly mechanism: string
+  /** Which generation of the account was proven (AuthService.generations); undefined where there are none. */
+  readonly generation: string | undefined
   /** The client has shown that it knows the account's password, not just a token or a certificate. */
   readonly password: boolean
   /** <authenticate/>. */
@@ -182,7 +184,7 @@ class Sasl2 implements Sasl2Service {
 
   #proceed(
     s: Session,
-    phase: Phase & { kind: 'mechanism' },
+    { agent, request }: Phase & { kind: 'mechanism' },
     reply: SaslReply,
   ): StreamStep | Promise<StreamStep> {
     switch (reply.kind) {
@@ -191,10 +193,10 @@ class Sasl2 implements Sasl2Service {
       case 'failure':
         return this.#failure(s, reply)
       case 'success': {
-        this.#agents.set(s, phase.agent)
-        const { jid, mechanism, data } = reply
+        this.#agents.set(s, agent)
+        const { jid, mechanism, generation, data } = reply
         const { name, password = false } = mechanism
-        const login: Login = { session: s, jid, mechanism: name, password, request: phase.request, done: [] }
+        const login: Login = { session: s, jid, mechanism: name, generation, password, request, done: [] }
         // §2.6.1, §2.6.3: additional data goes with the first answer after the mechanism
         const proof = data === undefined ? [] : [el('additional-data', NS.SASL2, {}, data)]
         return this.#goOn(s, login, mechanism.exempt === true, proof)
@@ -235,6 +237,9 @@ class Sasl2 implements Sasl2Service {
     task: Task,
     take: () => TaskTurn | Promise<TaskTurn>,
   ): Promise<StreamStep> {
+    // time has passed: a task must not do to an account what its former owner, or who knew its password, has asked for
+    const changed = await this.#sasl.check(s)
+    if (changed !== undefined) return this.#failure(s, changed)
     let turn: TaskTurn
     try {
       turn = await take()
@@ -249,13 +254,15 @@ class Sasl2 implements Sasl2Service {
 
   /** §2.6.1. */
   async #succeed(s: Session, login: Login, parts: readonly Element[]): Promise<StreamStep> {
+    const changed = await this.#sasl.accept(s)
+    if (changed !== undefined) return this.#failure(s, changed)
     this.#phases.set(s, undefined)
-    await this.#sasl.accept(s)
     const others = login.request.elements.filter((child) => child.ns !== NS.SASL2).slice(0, MAX_INLINE)
     // XEP-0386: whether a session is resumed is settled before one is bound
     const requests = [...others.filter((r) => r.ns !== NS.BIND2), ...others.filter((r) => r.ns === NS.BIND2)]
     return {
       identity: login.jid,
+      generation: login.generation,
       inline: {
         of: 'sasl2',
         requests,
@@ -279,14 +286,8 @@ class Sasl2 implements Sasl2Service {
 }
 
 function success(jid: JID, parts: readonly Element[], replies: readonly Element[]): Element {
-  return el(
-    'success',
-    NS.SASL2,
-    {},
-    ...parts,
-    el('authorization-identifier', NS.SASL2, {}, jid.toString()),
-    ...replies,
-  )
+  const identifier = el('authorization-identifier', NS.SASL2, {}, jid.toString())
+  return el('success', NS.SASL2, {}, ...parts, identifier, ...replies)
 }
 
 function userAgentOf(request: Element): UserAgent | undefined | 'malformed' {

@@ -8,6 +8,7 @@ import type { Clock } from './clock.ts'
 import { ConnectionLimits } from './connection-limits.ts'
 import { HandingOn } from './handing-on.ts'
 import type { Host } from './host.ts'
+import { checkAccount, GENERATION } from './identity.ts'
 import type { Bound, Log, StreamStep, Transport } from './module.ts'
 import { Negotiation, type NegotiationDriver } from './negotiation.ts'
 import type { Router } from './router.ts'
@@ -224,6 +225,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
   /** RFC 6120 §6.4.6: from now on the client acts for this bare JID. */
   identify(session: ClientSession, step: StreamStep): void {
     session.jid = step.identity?.bare
+    session.setFlag(GENERATION, step.generation)
     session.authenticated = true
     const { limits } = this.#env
     session.stream.setLimits(limits.after, limits.rateAfter)
@@ -238,15 +240,14 @@ export class C2s implements SessionDriver, NegotiationDriver {
     session.uncork()
   }
 
-  /** Makes the stream a session, unless its account was removed since it authenticated. */
+  /** Makes the stream a session, unless its account was removed, or got another password, since it authenticated. */
   bind(session: ClientSession, host: Host, resource: string): void | Promise<void> {
-    const there = isThere(session, host)
-    if (there === true) return this.#register(session, host, resource)
-    if (there === false) throw accountGone()
-    return there.then((yes) => {
-      if (!yes) throw accountGone()
+    const go = (): void | Promise<void> => {
+      session.setFlag(GENERATION, undefined) // an idle session keeps nothing of its login
       return this.#register(session, host, resource)
-    })
+    }
+    const checked = checkAccount(session, host)
+    return checked === undefined ? go() : checked.then(go)
   }
 
   /** RFC 6120 §7.7.2.2: an older session of the same full JID gives way. */
@@ -290,7 +291,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
 
   /** XEP-0198 §5: the old stream is gone and its input handled before anything is counted. */
   async takeOver(session: ClientSession, fresh: ClientSession): Promise<boolean> {
-    let waiting: Promise<void> | undefined
+    let waiting = fresh.vhost && checkAccount(fresh, fresh.vhost)
     do {
       await waiting
       // again after each wait: a third stream may have come, or the end
@@ -381,10 +382,3 @@ export class C2s implements SessionDriver, NegotiationDriver {
     this.#sweeper[Symbol.dispose]()
   }
 }
-
-/** An anonymous user has no account (XEP-0175). */
-const isThere = (session: ClientSession, host: Host): boolean | Promise<boolean> =>
-  session.flag('anonymous') === true || (host.service('auth')?.exists(session.jid?.local ?? '') ?? true)
-
-// RFC 6120 §4.9.3.12 names not-authorized for streams that may no longer be used.
-const accountGone = (): StreamError => new StreamError('not-authorized', 'account removed')

@@ -32,6 +32,11 @@ export interface StreamStep {
   readonly next?: 'tls' | 'restart' | 'features'
   /** The bare JID that this stream now acts for. */
   readonly identity?: JID
+  /**
+   * With `identity`: the generation of the account that was proven (AuthService). It is the flag 'generation' until the stream is bound, which
+   * is refused under another one; undefined: it is enough that the account exists.
+   */
+  readonly generation?: string | undefined
   /** The resource to bind (prepared by the core); an older session of the same full JID is closed with conflict. */
   readonly resource?: string
   /**

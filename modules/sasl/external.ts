@@ -42,6 +42,12 @@ async function check(env: MechanismEnv, attempt: Attempt, authzid: string): Prom
   attempt.account(local)
   attempt.authorize(authzid, local)
   // (11a): of a registered account
-  if (!(await env.auth().exists(local))) throw attempt.wrong()
-  return { local }
+  const auth = env.auth()
+  if (auth.generations === undefined) {
+    if (!(await auth.exists(local))) throw attempt.wrong()
+    return { local }
+  }
+  const generation = await auth.generations.of(local)
+  if (generation === undefined) throw attempt.wrong()
+  return { local, generation }
 }

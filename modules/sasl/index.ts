@@ -179,10 +179,12 @@ async function step(sasl: Sasl, s: Session, reply: SaslReply): Promise<StreamSte
     case 'failure':
       return refuse(reply)
     case 'success': {
-      await sasl.accept(s)
+      const changed = await sasl.accept(s)
+      if (changed !== undefined) return refuse(changed)
       // §6.4.6: additional data of zero length is "="
       const data = reply.data === '' ? '=' : reply.data
-      return { reply: el('success', NS.SASL, {}, data), next: 'restart', identity: reply.jid }
+      const { jid: identity, generation } = reply
+      return { reply: el('success', NS.SASL, {}, data), next: 'restart', identity, generation }
     }
   }
 }

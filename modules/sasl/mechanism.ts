@@ -23,7 +23,12 @@ export type Turn =
   /** Send this, and give the answer to `next`. */
   | { readonly challenge: Uint8Array; readonly next: Step }
   /** The client is this account (a prepared localpart); `data` goes with the success. */
-  | { readonly local: string; readonly data?: Uint8Array }
+  | {
+      readonly local: string
+      readonly data?: Uint8Array
+      /** Which generation of the account was proven, read with what it was proven by; undefined: that of now. See Generations. */
+      readonly generation?: string | undefined
+    }
 /** One state of an exchange. Throws SaslError to refuse; any other exception becomes temporary-auth-failure. */
 export type Step = (message: Uint8Array) => Turn | Promise<Turn>
 
@@ -82,6 +87,8 @@ export type SaslReply =
       readonly data: string | undefined
       readonly jid: JID
       readonly mechanism: Mechanism
+      /** What was proven, for StreamStep; undefined where accounts have no generations, or where there is no account. */
+      readonly generation: string | undefined
     }
   | { readonly kind: 'failure'; readonly error: SaslError; readonly close: StreamStep['close'] }
 
@@ -111,8 +118,13 @@ export interface SaslService {
   begin(s: Session, request: SaslRequest): Promise<SaslReply>
   /** The client's next message, base64. */
   respond(s: Session, profile: Profile, data: string): Promise<SaslReply>
-  /** The login is complete: tells 'auth:result' and forgets the exchange. */
-  accept(s: Session): Promise<void>
+  /**
+   * After a success: whether the account is still as it was proven. If not (another password, removed, another owner), ends the exchange as a
+   * failure with credentials-expired (RFC 6120 §6.5.3). Undefined: it is. To be asked before anything is done in its name.
+   */
+  check(s: Session): Promise<(SaslReply & { readonly kind: 'failure' }) | undefined>
+  /** The login is complete, unless `check` fails: tells 'auth:result' and forgets the exchange. Undefined: accepted. */
+  accept(s: Session): Promise<(SaslReply & { readonly kind: 'failure' }) | undefined>
   /** Ends the exchange, in any state: tells 'auth:result' and counts. `judged`: a credential was wrong. */
   reject(s: Session, error: SaslError, judged: boolean): Promise<SaslReply & { readonly kind: 'failure' }>
 }

@@ -25,6 +25,12 @@ async function check(env: MechanismEnv, attempt: Attempt, message: Uint8Array): 
     throw new SaslError('malformed-request')
   const local = attempt.account(authcid)
   attempt.authorize(authzid, local)
-  if (!(await env.auth().verify(local, password))) throw attempt.wrong()
-  return { local }
+  const auth = env.auth()
+  if (auth.generations === undefined) {
+    if (!(await auth.verify(local, password))) throw attempt.wrong()
+    return { local }
+  }
+  const generation = await auth.generations.verify(local, password)
+  if (generation === undefined) throw attempt.wrong()
+  return { local, generation }
 }

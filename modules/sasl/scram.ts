@@ -61,6 +61,9 @@ export function bindingsOf(tls: TlsInfo): readonly ChannelBinding[] {
   return BINDINGS.filter((type) => tls.channelBinding(type) !== undefined)
 }
 
+/** `generation`: of the account when they were read; it may be another one when the client answers. */
+type MaybeKeys = (ScramKeys & { readonly generation?: string }) | undefined
+
 /** RFC 5802 §5.1: client-first-message in, server-first-message out. */
 async function first(variant: Variant, attempt: Attempt, message: string): Promise<Turn> {
   const asked = parseClientFirst(message)
@@ -68,7 +71,7 @@ async function first(variant: Variant, attempt: Attempt, message: string): Promi
   const local = attempt.account(asked.username)
   attempt.authorize(asked.authzid, local)
   const auth = variant.env.auth()
-  const known = await auth.scramKeys(local, variant.hash)
+  const known: MaybeKeys = await (auth.generations ?? auth).scramKeys(local, variant.hash)
   const decoy = auth.decoyKeys(local, variant.hash) // always made, so that its time tells nothing
   const keys = known ?? decoy
   const nonce = asked.nonce + variant.makeNonce()
@@ -76,7 +79,7 @@ async function first(variant: Variant, attempt: Attempt, message: string): Promi
   return {
     challenge: Buffer.from(answer),
     next: (reply) => {
-      const final = { asked, bindingData, nonce, serverFirst: answer, keys }
+      const final = { asked, bindingData, nonce, serverFirst: answer, keys, generation: known?.generation }
       return last(variant, attempt, local, final, decodeUtf8(reply))
     },
   }
@@ -129,6 +132,7 @@ interface Agreed {
   readonly nonce: string
   readonly serverFirst: string
   readonly keys: ScramKeys
+  readonly generation: string | undefined
 }
 
 /** RFC 5802 §3: client-final-message in, server-final-message out. */
@@ -153,5 +157,5 @@ function last(variant: Variant, attempt: Attempt, local: string, agreed: Agreed,
   if (storedKey.length !== keys.storedKey.length || !timingSafeEqual(storedKey, keys.storedKey))
     throw attempt.wrong()
   const verifier = createHmac(variant.node, keys.serverKey).update(authMessage).digest('base64')
-  return { local, data: Buffer.from(`v=${verifier}`) }
+  return { local, data: Buffer.from(`v=${verifier}`), generation: agreed.generation }
 }

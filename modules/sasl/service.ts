@@ -33,6 +33,7 @@ export interface Policy {
 const MAX_MISHAPS = 12
 
 type Failure = SaslReply & { readonly kind: 'failure' }
+type Proof = Exclude<Turn, { readonly challenge: unknown }>
 
 /** Where the exchange of a stream stands. */
 type Phase =
@@ -60,6 +61,8 @@ class Exchange implements Attempt {
   readonly definition: Mechanism
   /** Who is trying, '' while unknown. */
   local = ''
+  /** Which generation of the account was proven; undefined where there are none, and no account. */
+  generation: string | undefined
   judged = false
   /** Refused by a limit: more attempts on this stream are pointless. */
   limited = false
@@ -212,7 +215,7 @@ export class Sasl implements SaslService {
         this.#state(s).phase = { kind: 'waiting', exchange, next: turn.next }
         return { kind: 'challenge', data: encodeBase64(turn.challenge) }
       }
-      return await this.#prove(s, exchange, turn.local, turn.data)
+      return await this.#prove(s, exchange, turn)
     } catch (error) {
       if (error instanceof SaslError) return this.#fail(s, exchange, error)
       // RFC 6120 §6.5.11: the store does not answer, or a bug; the client can do nothing about either
@@ -221,7 +224,7 @@ export class Sasl implements SaslService {
     }
   }
 
-  async #prove(s: Session, exchange: Exchange, local: string, data?: Uint8Array): Promise<SaslReply> {
+  async #prove(s: Session, exchange: Exchange, { local, data, generation }: Proof): Promise<SaslReply> {
     const jid = makeJid(local, s.host)
     exchange.local = local
     if (claimsAnother(s, exchange.definition, jid)) {
@@ -233,16 +236,69 @@ export class Sasl implements SaslService {
       // RFC 6120 §6.4.6: "terminate the connection attempt", since the header stays what it is; XEP-0388 asks for the failure
       return { ...failure, close: { condition: 'invalid-from' } }
     }
+    if (generation !== undefined) {
+      exchange.generation = generation
+      // the keys of an exchange were read when it began
+      const changed = this.#check(s, exchange)
+      const failure = changed && (await changed)
+      if (failure !== undefined) return failure
+    } else if (exchange.definition.assigns !== true) {
+      const now = this.#env.auth().generations?.of(local)
+      exchange.generation = now instanceof Promise ? await now : now
+    }
     this.#state(s).phase = { kind: 'proven', exchange }
     const text = data === undefined ? undefined : encodeBase64(data)
-    return { kind: 'success', data: text, jid, mechanism: exchange.definition }
+    return {
+      kind: 'success',
+      data: text,
+      jid,
+      mechanism: exchange.definition,
+      generation: exchange.generation,
+    }
   }
 
-  async accept(s: Session): Promise<void> {
+  async check(s: Session): Promise<Failure | undefined> {
+    return await this.#check(s, this.#proven(s))
+  }
+
+  #proven(s: Session): Exchange {
     const { phase } = this.#state(s)
-    if (phase.kind !== 'proven') throw new Error('nobody to accept')
+    if (phase.kind !== 'proven') throw new Error('nothing was proven')
+    return phase.exchange
+  }
+
+  #check(s: Session, exchange: Exchange): undefined | Promise<Failure | undefined> {
+    const { local, generation } = exchange
+    const { generations } = this.#env.auth()
+    if (generations === undefined || generation === undefined) return undefined
+    const now = generations.of(local)
+    if (now instanceof Promise) return this.#checkLater(s, exchange, now)
+    return now === generation ? undefined : this.#fail(s, exchange, expired())
+  }
+
+  async #checkLater(
+    s: Session,
+    exchange: Exchange,
+    asked: Promise<string | undefined>,
+  ): Promise<Failure | undefined> {
+    let now: string | undefined
+    try {
+      now = await asked
+    } catch (error) {
+      this.#ctx.log.error('account cannot be looked at', { err: error, mechanism: exchange.mechanism })
+      return this.#fail(s, exchange, new SaslError('temporary-auth-failure')) // RFC 6120 §6.5.11
+    }
+    return now === exchange.generation ? undefined : this.#fail(s, exchange, expired())
+  }
+
+  async accept(s: Session): Promise<Failure | undefined> {
+    const exchange = this.#proven(s)
+    const changed = this.#check(s, exchange)
+    const failure = changed && (await changed)
+    if (failure !== undefined) return failure
     this.#states.set(s, undefined) // an idle session keeps nothing of this
-    await this.#tell(s, phase.exchange, undefined, true)
+    await this.#tell(s, exchange, undefined, true)
+    return undefined
   }
 
   reject(s: Session, error: SaslError, judged: boolean): Promise<Failure> {
@@ -301,6 +357,9 @@ export class Sasl implements SaslService {
     return state
   }
 }
+
+const expired = (): SaslError =>
+  new SaslError('credentials-expired', 'account removed or password changed meanwhile') // RFC 6120 §6.5.3
 
 /** RFC 6120 §6.4.6: whether the client's header, protected by TLS, named somebody else. */
 function claimsAnother(s: Session, mechanism: Mechanism, jid: JID): boolean {

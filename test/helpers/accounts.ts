@@ -3,8 +3,8 @@ import * as crypto from 'node:crypto'
 import type { AnyModule } from '../../server/loader.ts'
 import type { AuthService, ScramKeys } from '../../server/module.ts'
 
-/** Accounts that exist and nothing more. */
-export function accountsStub(locals: readonly string[]): AnyModule {
+/** Accounts that exist and nothing more; with a password, that of all of them, as in a directory. */
+export function accountsStub(locals: readonly string[], password?: string): AnyModule {
   const known = new Set(locals)
   const keys = (): ScramKeys => ({
     salt: crypto.randomBytes(16),
@@ -17,7 +17,7 @@ export function accountsStub(locals: readonly string[]): AnyModule {
     scramKeys: async () => undefined,
     scramHashes: [],
     decoyKeys: keys,
-    verify: async () => false,
+    verify: async (local, tried) => known.has(local) && tried === password,
     create: async (local) => void known.add(local),
     setPassword: async () => undefined,
     remove: async (local) => known.delete(local),

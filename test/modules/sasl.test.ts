@@ -269,7 +269,7 @@ describe('sasl: refusals and retries', () => {
       onLog: (level, message) => void lines.push(`${level} ${message}`),
     })
     const auth = host.service('auth')
-    Object.assign(auth, { scramKeys: () => Promise.reject(new Error('store away')) })
+    Object.assign(auth.generations!, { scramKeys: () => Promise.reject(new Error('store away')) })
     const login = await LoginStream.open(host, { tls })
     expect(await login.auth('SCRAM-SHA-256', 'n,,n=juliet,r=abc')).to.equal('failure:temporary-auth-failure')
     expect(lines).to.include('error authentication failed on our side')
