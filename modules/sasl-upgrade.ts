@@ -66,7 +66,7 @@ class Upgrades {
       alone: true, // §2.2: after second factors; "MUST contain a single task"
       advertise: (s) => this.#advertise(s, hash),
       wanted: (login) => this.#wanted(login, hash),
-      start: ({ jid }) => this.#start(jid.local, hash),
+      start: ({ jid, generation }) => this.#start(jid.local, hash, generation),
     }
   }
 
@@ -87,9 +87,10 @@ class Upgrades {
     return has?.includes(hash) === false
   }
 
-  async #start(local: string, hash: Hash): Promise<Turn> {
-    const upgrade = await this.#orNothing(() => this.#store?.upgrade(local, hash))
-    if (upgrade === undefined) return DONE // another device was quicker, or nothing can be stored now
+  async #start(local: string, hash: Hash, generation: string | undefined): Promise<Turn> {
+    const upgrade = await this.#orNothing(() => this.#store?.upgrade(local, hash, generation))
+    // another device was quicker, nothing can be stored now, or the password is another one, for which sasl2 refuses the login
+    if (upgrade === undefined) return DONE
     const { salt, iterations } = upgrade
     const data = el(
       'salt',

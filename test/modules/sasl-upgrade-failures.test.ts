@@ -163,6 +163,25 @@ describe('sasl-upgrade: what goes wrong', () => {
     expect(await hashesOf(host)).to.equal('SHA-1')
   })
 
+  it('the password was changed before the task began, to one that needs no upgrade: refused, no token', async () => {
+    await using host = await start()
+    const token = `<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>`
+    const { login } = await scramLogin(host, { inner: ask('SHA-256') + token })
+    await host.service('auth').setPassword('juliet', 'n3w passw0rd')
+    expect(outcome(await login.send(next('SHA-256')))).to.equal('failure:credentials-expired')
+  })
+
+  it('the name got another owner before the task began: refused, nothing is bound, nothing stored', async () => {
+    await using host = await start()
+    const keys = await host.service('auth').scramKeys('juliet', 'SHA-1')
+    const { login } = await scramLogin(host, { inner: `${ask('SHA-256')}<bind xmlns='urn:xmpp:bind:0'/>` })
+    await host.host.deleteAccount('juliet')
+    await host.service('auth').scramStore!.create('juliet', new Map([['SHA-1', keys!]])) // lacks the hash too
+    expect(outcome(await login.send(next('SHA-256')))).to.equal('failure:credentials-expired')
+    expect(await hashesOf(host)).to.equal('SHA-1')
+    expect(host.host.of('juliet')).to.have.length(0)
+  })
+
   it('a store that fails costs the upgrade, not the login', async () => {
     const errors: string[] = []
     let fail = ''
