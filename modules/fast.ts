@@ -17,6 +17,7 @@ const UUID = /^[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}$/i
 
 type Mechanism = Parameters<Services['sasl']['register']>[0]
 type Attempt = Parameters<Mechanism['start']>[0]
+type Turn = Awaited<ReturnType<ReturnType<Mechanism['start']>>>
 type Binding = Attempt['bindings'][number]
 
 /** Strongest first: the token is bound to this connection, to the certificate of the server, or to nothing. */
@@ -34,16 +35,11 @@ type Slot = {
   readonly expires: number
   /** The highest count of the client (§3.4). */
   readonly count: number
+  /** That of the account when it was given (Generations): void under another one. Older tokens have none, which is ''. */
+  readonly generation?: string
 }
 /** The tokens of one installation. */
 type Tokens = { readonly next?: Slot; readonly current?: Slot }
-type Place = keyof Tokens
-
-/** What a login with a token leaves for its inline request. */
-interface Used {
-  /** A new token is due, and the client did not ask for one itself. */
-  readonly rotate: string | undefined
-}
 
 const config = c.object({
   lifetime: c.duration('21d', { min: '1h', max: '365d' }).describe('How long a token can be used'),
@@ -95,10 +91,8 @@ export default defineModule({
         return token === undefined ? undefined : { reply: token }
       },
     })
-    const revoke = async ({ account }: { readonly account: { readonly local: string } }): Promise<void> =>
-      fast.revoke(account.local)
-    ctx.hook('account:password', { phase: 'store' }, revoke)
-    ctx.hook('account:deleted', { phase: 'store' }, revoke)
+    ctx.hook('account:password', { phase: 'store' }, ({ account }) => fast.revoke(account.local))
+    ctx.hook('account:deleted', { phase: 'store' }, ({ account }) => fast.revoke(account.local))
     return {
       stop() {
         for (const mechanism of registered) mechanism[Symbol.dispose]()
@@ -107,19 +101,15 @@ export default defineModule({
   },
 })
 
-interface Options {
-  readonly lifetime: number
-  readonly rotateAfter: number
-  readonly withoutBinding: boolean
-  readonly maxClients: number
-}
+type Options = ReturnType<(typeof config)['parse']>
 
 class Fast {
   readonly #ctx: Ctx
   readonly #options: Options
   readonly #key: Uint8Array
   readonly #tokens: Docs<Tokens>
-  readonly #used: { get(s: Session): Used | undefined; set(s: Session, v: Used | undefined): void }
+  /** The mechanism of the new token that is due after a login with one, when the client did not ask for one itself. */
+  readonly #due: { get(s: Session): string | undefined; set(s: Session, v: string | undefined): void }
   readonly #issued: { add(n?: number): void }
 
   constructor(ctx: Ctx, options: Options, key: Uint8Array) {
@@ -127,7 +117,7 @@ class Fast {
     this.#options = options
     this.#key = key
     this.#tokens = ctx.storage.docs<Tokens>('tokens')
-    this.#used = ctx.perSession<Used | undefined>(() => undefined)
+    this.#due = ctx.perSession<string | undefined>(() => undefined)
     this.#issued = ctx.metrics.counter('issued', 'Tokens given to clients')
   }
 
@@ -149,11 +139,7 @@ class Fast {
   // ---- logging in: §3.4 ----
 
   /** HT draft §3.1: the name, NUL, and a MAC keyed with the token; answered with another MAC. */
-  async check(
-    attempt: Attempt,
-    binding: Binding | undefined,
-    message: Uint8Array,
-  ): Promise<{ readonly local: string; readonly data: Uint8Array }> {
+  async check(attempt: Attempt, binding: Binding | undefined, message: Uint8Array): Promise<Turn> {
     const fast = attempt.request.getChild('fast', NS_FAST)
     const agent = attempt.request.getChild('user-agent')?.attr('id')?.toLowerCase() ?? ''
     const end = message.indexOf(0)
@@ -165,20 +151,29 @@ class Fast {
     const bound = binding === undefined ? undefined : attempt.session.tls?.channelBinding(binding)
     if (binding !== undefined && bound === undefined) throw new SaslError('malformed-request')
     const tokens = await this.#tokens.get(local, agent)
-    const place = this.#find(local, agent, attempt.mechanism, tokens, (token) =>
+    const slot = this.#find(local, agent, attempt.mechanism, tokens, (token) =>
       timingSafeEqual(macOf(token, 'Initiator', bound), mac),
     )
-    const slot = place === undefined ? undefined : tokens?.[place]
-    if (slot === undefined || (await this.#ctx.find('auth')?.exists(local)) !== true) throw attempt.wrong()
+    const generation = slot && (await this.#generation(local))
+    if (slot === undefined || generation === undefined) throw attempt.wrong()
     const now = this.#ctx.now()
-    if (now >= slot.expires) throw new SaslError('credentials-expired')
-    const invalidate = isTrue(fast.attr('invalidate'))
+    // §4.2; of another password or owner, where it could not be removed: void all the same
+    if (now >= slot.expires || generation !== (slot.generation ?? ''))
+      throw new SaslError('credentials-expired')
+    const invalidate = ['true', '1'].includes(fast.attr('invalidate') ?? '')
     await this.#spend(attempt, local, agent, slot, countOf(fast), invalidate)
     const asks = attempt.request.getChild('request-token', NS_FAST) !== undefined
     const due = now - slot.issued >= this.#options.rotateAfter && !invalidate && !asks // §3.5, §3.6
-    this.#used.set(attempt.session, { rotate: due ? slot.mechanism : undefined })
+    this.#due.set(attempt.session, due ? slot.mechanism : undefined)
     const token = this.#token(local, agent, slot.mechanism, slot.salt)
-    return { local, data: macOf(token, 'Responder', bound) }
+    return { local, data: macOf(token, 'Responder', bound), generation }
+  }
+
+  /** As the store has it now, whichever process has written it; undefined: no such account. */
+  async #generation(local: string): Promise<string | undefined> {
+    const auth = this.#ctx.find('auth')
+    if (auth?.generations !== undefined) return await auth.generations.read(local)
+    return (await auth?.exists(local)) === true ? '' : undefined
   }
 
   /** §5.1: the new token, then the current one; both are always looked at, in the same time whether they exist or not. */
@@ -188,13 +183,13 @@ class Fast {
     mechanism: string,
     tokens: Tokens | undefined,
     matches: (token: string) => boolean,
-  ): Place | undefined {
-    let found: Place | undefined
+  ): Slot | undefined {
+    let found: Slot | undefined
     for (const place of ['current', 'next'] as const) {
       const slot = tokens?.[place]
       const right = matches(this.#token(local, agent, mechanism, slot?.salt ?? 'none'))
       // §3.4: for no other mechanism than that it was made for
-      if (right && slot?.mechanism === mechanism) found = place
+      if (right && slot?.mechanism === mechanism) found = slot
     }
     return found
   }
@@ -229,8 +224,8 @@ class Fast {
   /** A <fast/> or <request-token/> of a login that has succeeded: the token to go with it, if any. */
   async request(s: Session, element: Element): Promise<Element | undefined> {
     if (element.name === 'request-token') return this.#issue(s, element.attr('mechanism') ?? '')
-    const mechanism = this.#used.get(s)?.rotate
-    this.#used.set(s, undefined)
+    const mechanism = this.#due.get(s)
+    this.#due.set(s, undefined)
     return mechanism === undefined ? undefined : this.#issue(s, mechanism)
   }
 
@@ -240,7 +235,10 @@ class Fast {
     if (agent === undefined || local === undefined || !this.#usable(s).includes(mechanism)) return undefined
     const issued = this.#ctx.now()
     const expires = issued + this.#options.lifetime
-    const next: Slot = { salt: randomBytes(18).toString('base64url'), mechanism, issued, expires, count: 0 }
+    const salt = randomBytes(18).toString('base64url')
+    // that of the login, which may have been overtaken by a new password
+    const generation = String(s.flag('generation') ?? '')
+    const next: Slot = { salt, mechanism, issued, expires, count: 0, generation }
     // §3.5: the current one lives until the new one is used; one that was never used ends
     await this.#tokens.update(local, agent, (tokens) => ({ ...tokens, next }))
     await this.#prune(local)
@@ -274,8 +272,6 @@ function macOf(token: string, role: 'Initiator' | 'Responder', bound: Uint8Array
   const mac = createHmac('sha256', token).update(role)
   return (bound === undefined ? mac : mac.update(bound)).digest()
 }
-
-const isTrue = (text: string | undefined): boolean => text === 'true' || text === '1'
 
 /** §3.4: a positive integer; undefined when not given. */
 function countOf(fast: Element): number | undefined {
