@@ -233,6 +233,7 @@ class Fast {
     const agent = this.#ctx.use('sasl2').userAgent(s)?.id
     const local = s.jid?.local
     if (agent === undefined || local === undefined || !this.#usable(s).includes(mechanism)) return undefined
+    if (s.flag('anonymous') === true) return undefined // XEP-0175: no account to come back to, or to end with
     const issued = this.#ctx.now()
     const expires = issued + this.#options.lifetime
     const salt = randomBytes(18).toString('base64url')

@@ -8,14 +8,33 @@ import sasl2 from '../../modules/sasl2.ts'
 import type { Doc, Store } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import { accountsStub } from '../helpers/accounts.ts'
-import { AGENT, byPassword, byToken, obtain, OTHER, PASSWORD, requestToken, start } from '../helpers/fast.ts'
-import { testHost } from '../helpers/host.ts'
+import {
+  AGENT,
+  agentOf,
+  byPassword,
+  byToken,
+  obtain,
+  OTHER,
+  outcome,
+  PASSWORD,
+  requestToken,
+  start,
+  tls,
+} from '../helpers/fast.ts'
+import { type TestHost, testHost } from '../helpers/host.ts'
+import { LoginStream } from '../helpers/login.ts'
 import { NS_BIND } from '../helpers/xml.ts'
 import { openFaulty } from '../robustness/faulty-store.ts'
 
 const EXPR = 'HT-SHA-256-EXPR'
 const EXPIRED = 'credentials-expired'
 const tokensIn = (store: Store) => store.open('example.org', 'fast').docs('tokens')
+
+async function owners(host: TestHost): Promise<string[]> {
+  const found: string[] = []
+  for await (const owner of tokensIn(host.store).owners()) found.push(owner)
+  return found
+}
 
 describe('fast: a new password (XEP-0484 §4.2)', () => {
   it('ends all tokens also when they cannot be removed, and those given from then on are good', async () => {
@@ -167,5 +186,25 @@ describe('fast: what was stored before accounts had generations', () => {
     expect((await byToken(host, token)).failure).to.equal('')
     await host.service('auth').remove('juliet')
     expect((await byToken(host, token)).failure).to.equal('not-authorized')
+  })
+})
+
+describe('fast: who gets tokens', () => {
+  it('XEP-0175: none for anonymous users, who have no account to come back to', async () => {
+    await using host = await testHost({
+      modules: [accounts, sasl, bind, sasl2, fast],
+      config: { sasl: { anonymous: true } },
+    })
+    const login = await LoginStream.open(host, { tls })
+    const { success, token } = outcome(
+      login,
+      await login.send(
+        `<authenticate xmlns='urn:xmpp:sasl:2' mechanism='ANONYMOUS'><initial-response/>${agentOf(AGENT)}${requestToken(EXPR)}</authenticate>`,
+      ),
+    )
+    expect(success).to.not.equal(undefined)
+    expect(token).to.equal(undefined)
+    await login.stream.drop()
+    expect(await owners(host)).to.deep.equal([])
   })
 })
