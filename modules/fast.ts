@@ -242,20 +242,26 @@ class Fast {
     const next: Slot = { salt, mechanism, issued, expires, count: 0, generation }
     // §3.5: the current one lives until the new one is used; one that was never used ends
     await this.#tokens.update(local, agent, (tokens) => ({ ...tokens, next }))
-    await this.#prune(local)
+    await this.#prune(local, issued)
     this.#issued.add()
     const token = this.#token(local, agent, mechanism, next.salt)
     return el('token', NS_FAST, { token, expiry: formatDateTime(expires) })
   }
 
-  async #prune(local: string): Promise<void> {
-    const clients: [agent: string, expires: number][] = []
-    for await (const [agent, { next, current }] of this.#tokens.list(local))
-      clients.push([agent, Math.max(next?.expires ?? 0, current?.expires ?? 0)])
+  /** Removes what has expired, and of too many installations those served longest ago, none that was served since `mine`. */
+  async #prune(local: string, mine: number): Promise<void> {
+    const clients: [agent: string, issued: number, expires: number][] = []
+    for await (const [agent, tokens] of this.#tokens.list(local))
+      clients.push([agent, latest(tokens, 'issued'), latest(tokens, 'expires')])
     const now = this.#ctx.now()
-    const newest = clients.toSorted((a, b) => b[1] - a[1])
-    for (const [i, [agent, expires]] of newest.entries())
-      if (i >= this.#options.maxClients || expires <= now) await this.#tokens.delete(local, agent)
+    for (const [i, [agent, issued, expires]] of clients.toSorted((a, b) => b[1] - a[1]).entries()) {
+      const tooMany = i >= this.#options.maxClients && issued < mine
+      // unless it was served meanwhile
+      if (tooMany || expires <= now)
+        await this.#tokens.update(local, agent, (tokens) =>
+          latest(tokens, 'issued') === issued ? undefined : tokens,
+        )
+    }
   }
 
   async revoke(local: string): Promise<void> {
@@ -273,6 +279,9 @@ function macOf(token: string, role: 'Initiator' | 'Responder', bound: Uint8Array
   const mac = createHmac('sha256', token).update(role)
   return (bound === undefined ? mac : mac.update(bound)).digest()
 }
+
+const latest = (tokens: Tokens | undefined, time: 'issued' | 'expires'): number =>
+  Math.max(tokens?.next?.[time] ?? 0, tokens?.current?.[time] ?? 0)
 
 /** §3.4: a positive integer; undefined when not given. */
 function countOf(fast: Element): number | undefined {

@@ -189,7 +189,7 @@ describe('fast: what was stored before accounts had generations', () => {
   })
 })
 
-describe('fast: who gets tokens', () => {
+describe('fast: who gets tokens, and who loses them', () => {
   it('XEP-0175: none for anonymous users, who have no account to come back to', async () => {
     await using host = await testHost({
       modules: [accounts, sasl, bind, sasl2, fast],
@@ -206,5 +206,54 @@ describe('fast: who gets tokens', () => {
     expect(token).to.equal(undefined)
     await login.stream.drop()
     expect(await owners(host)).to.deep.equal([])
+  })
+
+  it('of too many installations that which was served longest ago, however long its token would have lived', async () => {
+    const store = await openMemory()
+    let old: string
+    {
+      await using host = await start({ lifetime: '30d', maxClients: 1 }, store)
+      old = await obtain(host)
+    }
+    await using host = await start({ lifetime: '7d', maxClients: 1 }, store)
+    await host.clock.advance(1000)
+    const token = await obtain(host, EXPR, OTHER)
+    expect((await byToken(host, token, { agent: OTHER })).failure).to.equal('')
+    expect((await byToken(host, old)).failure).to.equal('not-authorized')
+  })
+
+  it('never the one that was just served: not at the same time as another, nor by a clock that went back', async () => {
+    const store = await openMemory()
+    {
+      await using host = await start({ maxClients: 1 }, store)
+      await host.clock.advance(60_000)
+      await obtain(host)
+    }
+    await using host = await start({ maxClients: 1 }, store)
+    const token = await obtain(host, EXPR, OTHER)
+    expect((await byToken(host, token, { agent: OTHER })).failure).to.equal('')
+    const agents = ['22222222-4d72-4749-b3d3-740edbf87770', '33333333-4d72-4749-b3d3-740edbf87770']
+    const both = await Promise.all(agents.map((agent) => obtain(host, EXPR, agent)))
+    for (const [i, agent] of agents.entries())
+      expect((await byToken(host, both[i] ?? '', { agent })).failure).to.equal('')
+  })
+
+  it('none that gets a new token while it is looked for', async () => {
+    const store = await openFaulty()
+    await using host = await start({ maxClients: 1 }, store)
+    await obtain(host)
+    await host.clock.advance(1000)
+    const gate = Promise.withResolvers<void>()
+    // the second update is that which removes
+    Object.assign(store, { only: /^fast\.update$/, every: 2, met: 1 })
+    store.fault = { until: gate.promise, done: false }
+    const other = obtain(host, EXPR, OTHER)
+    while (store.met < 3) await host.settle()
+    store.fault = 'none'
+    await host.clock.advance(1000)
+    const token = await obtain(host)
+    gate.resolve()
+    await other
+    expect((await byToken(host, token)).failure).to.equal('')
   })
 })
