@@ -146,10 +146,17 @@ export default defineModule({
 
     /**
      * `kept`: nobody takes the message, and who becomes available next is given it (XEP-0160 §2). A session that has not said yet what it is gets
-     * it in that way, once, and it stays there for others if that session ends. One of negative priority may never: it gets its copy.
+     * it in that way, once, and it stays there for others if that session ends. Copies are for those of negative priority, which may never, and
+     * for those that would find it in the archive: they get all in the order of that.
      */
     function copyAll(e: StanzaEvent, others: readonly Bound[], what: Copy, kept: boolean): void {
-      const now = kept ? others.filter(({ priority }) => priority !== undefined) : others
+      const archived = kept && stanzaIdBy(e.stanza, e.to.bare) !== undefined
+      const now = kept
+        ? others.filter(
+            (other) =>
+              other.priority !== undefined || (archived && ctx.find('offline')?.reads(other) === true),
+          )
+        : others
       for (const other of now) copy(other, what.direction, what.message)
       if (!kept) return
       e.copied = now

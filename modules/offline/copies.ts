@@ -1,4 +1,4 @@
-/** Which of the messages that wait a session has as copies (XEP-0280), because its priority is negative. */
+/** Which of the messages that wait a session has as copies (XEP-0280). */
 import type { Bound } from '../../server/module.ts'
 
 /** Copies of one session that are known; of more the oldest are forgotten, and their messages come twice. */
@@ -17,9 +17,12 @@ export class Copies {
     this.#sent.set(id, output === undefined || connected ? output?.sentCount : Infinity)
   }
 
-  /** Whether it has one. Where the client confirms what it gets (XEP-0198), only when it has: a copy that is lost does not come back. */
-  has(id: string, { output }: Bound): boolean {
+  /**
+   * Whether it has one. Where the client confirms what it gets (XEP-0198), only when it has: a copy that is lost does not come back. `safe`: it
+   * would find the message elsewhere.
+   */
+  has(id: string, { output }: Bound, safe: boolean): boolean {
     if (!this.#sent.has(id)) return false
-    return (this.#sent.get(id) ?? 0) <= (output?.confirmedCount ?? 0)
+    return safe || (this.#sent.get(id) ?? 0) <= (output?.confirmedCount ?? 0)
   }
 }

@@ -49,6 +49,8 @@ declare module '../../server/module.ts' {
        * when that is done.
        */
       handed(e: Pick<StanzaEvent, 'stanza' | 'from' | 'to'>): boolean | Promise<void>
+      /** Whether a session has asked for all of its archive, and goes on from there: what is archived and lost with it, it finds there. */
+      reads(session: Bound): boolean
       /** Whether an available session is still to get what is kept. */
       pending(session: Bound): boolean
     }
@@ -128,6 +130,7 @@ export default defineModule({
         const key = dedupeKey(stanza, from)
         return key !== undefined && handed.has(key)
       },
+      reads: (session) => reading.get(session) !== undefined,
       pending: (session) => (session.priority ?? -1) >= 0 && !served.get(session),
     })
 
@@ -251,12 +254,14 @@ export default defineModule({
         if (retracted.has(stanza)) continue
         // It came back, and a crash left what it had been stored as before; or its sender sent it again meanwhile.
         if (key !== undefined && keys.has(key)) continue
-        if (hasRead(session, entry) && isArchived(stanza, session.jid)) continue
+        const archived = isArchived(stanza, session.jid)
+        if (archived && hasRead(session, entry)) continue
         if (key !== undefined) {
           keys.add(key)
           remember(key)
         }
-        if (copies.get(session).has(entry.id, session)) continue // XEP-0280 §7
+        const safe = archived && reading.get(session) !== undefined
+        if (copies.get(session).has(entry.id, session, safe)) continue // XEP-0280 §7
         ctx.deliver(session, delayed(stanza, entry.at))
         delivered.add()
       }

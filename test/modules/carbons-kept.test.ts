@@ -8,6 +8,7 @@ import presence from '../../modules/presence/index.ts'
 import roster from '../../modules/roster/index.ts'
 import sm from '../../modules/stream-management/index.ts'
 import stanzaId from '../../modules/stanza-id.ts'
+import { query } from '../helpers/archive.ts'
 import { NS, seen } from '../helpers/carbons.ts'
 import type { TestClient, TestHost } from '../helpers/host.ts'
 import { ask } from '../helpers/iq.ts'
@@ -85,6 +86,17 @@ describe('module carbons: messages that are kept', () => {
     expect(await becomes(phone, '<presence/>')).to.eql(['1'])
     await phone.drop()
     expect(await becomes(juliet, '<presence/>')).to.eql(['1'])
+  })
+
+  it('XEP-0313: a device that reads the archive gets all in the order of that, and nothing again', async () => {
+    await using h = await start({}, { modules: [...modules, stanzaId, mam] })
+    const romeo = await romeoAt(h)
+    const juliet = await copying(h, 'balcony', "<enable xmlns='urn:xmpp:sm:3'/>")
+    await query(juliet)
+    juliet.take()
+    await romeo.send(say('1') + say('2').replace('example.org', 'example.org/balcony') + say('3'))
+    expect(got(juliet)).to.eql(['received 1', '2', 'received 3'])
+    expect(await becomes(juliet, '<presence/>')).to.eql([])
   })
 
   it('what is not kept is copied at once', async () => {
