@@ -21,6 +21,7 @@ import type { IdCodec } from './ids.ts'
 import { NS_RETRACT } from './ns.ts'
 import type { Finding } from './rules.ts'
 import { textOf } from './search.ts'
+import { Unanswered } from './unanswered.ts'
 import type { ArchivedMessage, Stored } from './service.ts'
 
 /** Longer keys are hashed; UTF-16 units, of which the store takes a thousand in any script. */
@@ -55,11 +56,14 @@ interface Begun<T> {
 /** All archives of one host. */
 export class Archives {
   readonly archive: Archive<Stored>
+  /** The same as readers are to see it. */
+  readonly shown: Archive<Stored>
   readonly ids: IdCodec
   readonly #ctx: Ctx
   readonly #resendMs: number
   /** Appends that failed. */
   readonly doubts: Doubts
+  readonly #unanswered = new Unanswered()
   /** Appends with a key that have no answer yet, by owner and key. */
   readonly #underWay = new Map<string, Promise<unknown>>()
   /** Owners of archives in which something is being put anew, and when the next append may begin; never rejects. */
@@ -75,6 +79,7 @@ export class Archives {
     this.#ctx = ctx
     this.#resendMs = resendMs
     this.doubts = new Doubts(this.archive, resendMs, (local) => ctx.run('archive:removed', { local }))
+    this.shown = this.#unanswered.readers(this.archive, this.doubts)
   }
 
   /**
@@ -187,6 +192,7 @@ export class Archives {
     then: (stored: Appended) => T | Promise<T>,
   ): Promise<T> {
     if (this.#ctx.now() >= by) throw tooLate()
+    const attempt = this.#unanswered.begin(local, entry)
     const appending = this.archive.append(local, entry)
     const key = entry.dedupe === undefined ? undefined : underWayKey(local, entry.dedupe)
     if (key !== undefined) this.#underWay.set(key, appending)
@@ -195,13 +201,16 @@ export class Archives {
         if (key !== undefined) this.#underWay.delete(key)
         if (!stored.duplicate && this.#ctx.now() >= by) {
           this.doubts.add(local, entry, false)
+          this.#unanswered.end(local, attempt, false)
           throw tooLate()
         }
+        this.#unanswered.end(local, attempt, true)
         return then(stored)
       },
       (error: unknown) => {
         if (key !== undefined) this.#underWay.delete(key)
         this.doubts.add(local, entry, error instanceof StoreUnavailable)
+        this.#unanswered.end(local, attempt, false)
         throw error
       },
     )
@@ -258,7 +267,7 @@ export class Archives {
     for (;;) {
       let page: Page<Stored>
       try {
-        page = await this.archive.page(local, {
+        page = await this.shown.page(local, {
           from: 'first',
           limit: STEP,
           ...(from === undefined ? {} : { after: from }),
@@ -284,7 +293,7 @@ export class Archives {
   async *newest(local: string, peer: JID): AsyncIterable<ArchivedMessage> {
     let before: string | undefined
     for (;;) {
-      const page = await this.archive.page(local, {
+      const page = await this.shown.page(local, {
         with: peer.bare.toString(),
         from: 'last',
         limit: STEP,

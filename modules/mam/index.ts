@@ -245,7 +245,7 @@ export default defineModule({
     // ---- requests ----
 
     const sourceOf = (account: JID): Source => ({
-      archive: archives.archive,
+      archive: archives.shown,
       owner: account.local,
       ids: archives.ids,
       jid: account.bare,

@@ -58,6 +58,34 @@ describe('module mam: the store takes too long, or fails for long', () => {
       expect(await archived(romeo!)).to.deep.equal(['two', 'one'])
     })
 
+  it('what is there, and fails when it is answered, is not shown in between', async () => {
+    const { store, gates } = await controlledStore()
+    await using h = await archiveHost({}, { modules, store, ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    const text = chat('romeo@example.org', 'one', origin('o1'))
+    await juliet!.send(chat('romeo@example.org', 'zero', origin('o0')))
+    const { promise, resolve: open } = Promise.withResolvers<void>()
+    gates.set('romeo', promise)
+    await juliet!.send(text)
+    await h.clock.advance(10_001)
+    expect(condition(juliet!.take()[0])).to.equal('internal-server-error')
+    gates.clear()
+    romeo!.take()
+    const early = await romeo!.send("<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'/></iq>")
+    expect(early).to.deep.equal([])
+    open()
+    await h.settle()
+    expect(
+      romeo!.take().map((e) => e.getChild('result', 'urn:xmpp:mam:2')?.attr('id') ?? e.name),
+    ).to.have.length(2)
+    await juliet!.send(text)
+    const live = romeo!.take()
+    expect(live.map((e) => e.getChildText('body'))).to.deep.equal(['one'])
+    const { results } = await query(romeo!)
+    expect(results.map(({ body }) => body)).to.deep.equal(['zero', 'one'])
+    expect(results[1]?.id).to.equal(stanzaId(live[0], 'romeo@example.org'))
+  })
+
   for (const [name, text] of [
     ['with an id', chat('romeo@example.org', 'one')],
     ['without', "<message to='romeo@example.org' type='chat'><body>one</body></message>"],

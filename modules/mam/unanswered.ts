@@ -1,0 +1,73 @@
+/**
+ * Appends that the store has not answered yet. It may have done them already, so that a reader finds the entry; when one fails all the same it will be
+ * taken out, and come again under another id. So what a reader finds of them is shown only when they have succeeded.
+ */
+import { type Archive, type Entry, type Page, type Query, StoreUnavailable } from '../../server/module.ts'
+import type { Doubts, NewEntry } from './doubts.ts'
+import type { Stored } from './service.ts'
+
+/** How often a page is read anew because something in it has failed. */
+const MAX_READS = 3
+
+/** An append under way. */
+export interface Attempt {
+  readonly entry: NewEntry
+  /** Somebody has read what it stored. */
+  asked?: PromiseWithResolvers<boolean>
+}
+
+/** Those of all archives of a host. */
+export class Unanswered {
+  readonly #byOwner = new Map<string, Set<Attempt>>()
+
+  begin(local: string, entry: NewEntry): Attempt {
+    const attempt = { entry }
+    const own = this.#byOwner.get(local)
+    if (own === undefined) this.#byOwner.set(local, new Set([attempt]))
+    else own.add(attempt)
+    return attempt
+  }
+
+  /** There is an answer. `good`: the entry is there, and stays. What failed is in doubt by now. */
+  end(local: string, attempt: Attempt, good: boolean): void {
+    const own = this.#byOwner.get(local)
+    if (own?.delete(attempt) === true && own.size === 0) this.#byOwner.delete(local)
+    attempt.asked?.resolve(good)
+  }
+
+  /** Whether all of the entries have succeeded; undefined: they have. */
+  #good(local: string, entries: readonly Entry<Stored>[]): Promise<boolean> | undefined {
+    const own = this.#byOwner.get(local)
+    if (own === undefined) return undefined
+    const waiting: Promise<boolean>[] = []
+    for (const attempt of own) {
+      const at = attempt.entry.at.getTime()
+      const { xml } = attempt.entry.doc
+      if (!entries.some((one) => one.at.getTime() === at && one.doc.xml === xml)) continue
+      attempt.asked ??= Promise.withResolvers<boolean>()
+      waiting.push(attempt.asked.promise)
+    }
+    if (waiting.length === 0) return undefined
+    return Promise.all(waiting).then((all) => all.every((good) => good))
+  }
+
+  /** The archive as readers are to see it. Pages reject also with StoreUnavailable, when appends fail again and again. */
+  readers(archive: Archive<Stored>, doubts: Doubts): Archive<Stored> {
+    const page = async (local: string, query: Query): Promise<Page<Stored>> => {
+      for (let i = 0; i < MAX_READS; i++) {
+        const found = await archive.page(local, query)
+        const good = this.#good(local, found.entries)
+        if (good === undefined || (await good)) return found
+        await doubts.settle(local)
+      }
+      throw new StoreUnavailable('what was appended meanwhile failed')
+    }
+    return {
+      page,
+      append: (local, entry) => archive.append(local, entry),
+      replace: (local, id, doc) => archive.replace(local, id, doc),
+      remove: (local, what) => archive.remove(local, what),
+      owners: () => archive.owners(),
+    }
+  }
+}
