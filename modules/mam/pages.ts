@@ -126,8 +126,8 @@ async function search(look: Look, inside: Bounds, searches: Searches): Promise<F
     const newest = async () => (await archive.page(owner, { from: 'last', limit: 1 })).entries[0]?.id
     const top = before === undefined ? (backwards ? await newest() : undefined) : before.top
     const found = await collect(look, passes(inside, backwards, before))
-    if (found.reached === undefined) searches.done(name)
-    else searches.came(name, { key, reached: found.reached, top })
+    if (found.reached === undefined) searches.done(name, key)
+    else searches.came(name, key, { reached: found.reached, top })
     return found
   }
   const before = searches.reached(name, key)
@@ -187,9 +187,11 @@ async function gather(look: Look, inside: Bounds, page: Gathering): Promise<bool
         effort: EFFORT,
       })
     } catch (error) {
-      // The entry that the last step came to was just removed because of its age.
-      if (error instanceof UnknownEntry && results.length > 0) return false
-      throw error
+      if (!(error instanceof UnknownEntry) || bounds === inside) throw error
+      // The entry that the last step came to was just removed. What was found is a page; else it begins again.
+      if (results.length > 0) return false
+      bounds = inside
+      continue
     }
     const entries = backwards ? read.entries.toReversed() : read.entries
     for (const entry of entries) {

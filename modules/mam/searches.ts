@@ -7,13 +7,11 @@ import { StanzaError } from '../../server/xmpp/errors.ts'
 
 /** Searches of one archive that wait for the one that runs. */
 const MAX_WAITING = 4
-/** Archives in which a search is remembered, its last one. */
-const MAX_REMEMBERED = 1000
+/** Archives in which searches are remembered, and searches of one archive: those of several devices, which ask in turn. */
+const MAX_REMEMBERED = { archives: 1000, searches: 8 }
 
 /** How far a search came that has found nothing yet. Ids are those of the store. */
 export interface Reached {
-  /** All that the search asks for. */
-  readonly key: string
   /** The last entry that it looked at. */
   readonly reached: string
   /** Of a search backwards from the end: the newest entry when it began. */
@@ -23,8 +21,8 @@ export interface Reached {
 /** Searches under way, and those that are to be gone on with. */
 export class Searches {
   readonly #running = new Map<string, { last: Promise<unknown>; count: number }>()
-  /** By archive, the oldest first. */
-  readonly #reached = new Map<string, Reached>()
+  /** By archive and by all that the search asks for, the oldest first. */
+  readonly #reached = new Map<string, Map<string, Reached>>()
 
   /** Runs `search` when those of the same archive are over. Throws StanzaError('resource-constraint') when too many wait. */
   async run<T>(archive: string, search: () => Promise<T>): Promise<T> {
@@ -43,25 +41,30 @@ export class Searches {
     return await mine
   }
 
-  /** Where the same search of that archive was when its time was over. */
+  /** Where the same search of that archive was when its time was over; `key`: all that it asks for. */
   reached(archive: string, key: string): Reached | undefined {
-    const before = this.#reached.get(archive)
-    return before?.key === key ? before : undefined
+    return this.#reached.get(archive)?.get(key)
   }
 
   /** A search has found nothing up to there. */
-  came(archive: string, reached: Reached): void {
-    this.#reached.delete(archive)
-    this.#reached.set(archive, reached)
-    if (this.#reached.size > MAX_REMEMBERED)
-      for (const oldest of this.#reached.keys()) {
-        this.#reached.delete(oldest)
-        break
-      }
+  came(archive: string, key: string, reached: Reached): void {
+    const all = this.#reached.get(archive) ?? new Map<string, Reached>()
+    putLast(all, key, reached, MAX_REMEMBERED.searches)
+    putLast(this.#reached, archive, all, MAX_REMEMBERED.archives)
   }
 
   /** The search of that archive has an answer. */
-  done(archive: string): void {
-    this.#reached.delete(archive)
+  done(archive: string, key: string): void {
+    const all = this.#reached.get(archive)
+    all?.delete(key)
+    if (all?.size === 0) this.#reached.delete(archive)
   }
+}
+
+/** Of too many the first goes. */
+function putLast<V>(map: Map<string, V>, key: string, value: V, most: number): void {
+  map.delete(key)
+  map.set(key, value)
+  const [first] = map.keys()
+  if (map.size > most && first !== undefined) map.delete(first)
 }

@@ -127,6 +127,50 @@ describe('module mam: long searches', () => {
     }
   })
 
+  it('several at a time each go on where they were, and one that is over takes no other with it', async () => {
+    const { h, juliet, steps } = await slow()
+    await using _ = h
+    await say(juliet, 0, 200, [])
+    const absent = ['one', 'two', 'three'].map((word) => ({ form: { [FULLTEXT]: word } }))
+    let left = absent
+    for (let round = 0; left.length > 0; round++) {
+      expect(round).to.be.lessThan(10)
+      const waits: typeof absent = []
+      for (const asked of left) if ((await query(juliet, asked)).outcome === WAIT) waits.push(asked)
+      expect((await query(juliet, { form: { [FULLTEXT]: 'hay3' } })).bodies).to.deep.equal(['hay3'])
+      left = waits
+    }
+    expect(steps()).to.be.lessThan(120)
+  })
+
+  it('the entry that a step came to is removed before the next step: the search goes on', async () => {
+    for (const [rsm, body] of [
+      ['<max>3</max>', 'needle45 needle'],
+      ['<max>3</max><before/>', 'needle45 needle'],
+    ] as const) {
+      let steps = 0
+      let remove = async (): Promise<unknown> => undefined
+      const { store } = await reading(async (read, q) => {
+        if (q.text === undefined) return await read(q)
+        if (++steps === 3) await remove()
+        return await read({ ...q, effort: 10 })
+      })
+      await using h = await archiveHost({}, { store })
+      const juliet = await h.client('juliet@example.org/balcony')
+      await say(juliet, 0, 90, [45])
+      const { archive } = h.service('archive').source('juliet')
+      remove = async () => {
+        const { entries } = await archive.page('juliet', { from: 'first', limit: 90 })
+        // what two steps came to, from either end
+        const ids = [19, 70].flatMap((place) => entries[place]?.id ?? [])
+        expect(await archive.remove('juliet', { ids })).to.equal(2)
+      }
+      const answer = await query(juliet, { form: { [FULLTEXT]: 'needle' }, rsm })
+      expect([answer.outcome, answer.bodies]).to.deep.equal(['result', [body]])
+      expect(steps).to.be.greaterThan(3)
+    }
+  })
+
   it('a page that has found something in its time is what it is, and the client goes on behind it', async () => {
     const { h, juliet } = await slow()
     await using _ = h
