@@ -292,14 +292,27 @@ export class Archives {
   /** Messages with one bare address, newest first. */
   async *newest(local: string, peer: JID): AsyncIterable<ArchivedMessage> {
     let before: string | undefined
+    let seen: string | undefined
     for (;;) {
-      const page = await this.shown.page(local, {
-        with: peer.bare.toString(),
-        from: 'last',
-        limit: STEP,
-        ...(before === undefined ? {} : { before }),
-      })
-      for (const entry of page.entries.toReversed()) yield this.#message(local, entry)
+      let page: Page<Stored>
+      try {
+        page = await this.shown.page(local, {
+          with: peer.bare.toString(),
+          from: 'last',
+          limit: STEP,
+          ...(before === undefined ? {} : { before }),
+        })
+      } catch (error) {
+        if (!(error instanceof UnknownEntry) || before === undefined) throw error
+        // Removed meanwhile, alone or with all that is older: what is left is looked at from the end.
+        before = undefined
+        continue
+      }
+      for (const entry of page.entries.toReversed()) {
+        if (seen !== undefined && entry.id >= seen) continue
+        seen = entry.id
+        yield this.#message(local, entry)
+      }
       before = page.entries[0]?.id
       if (page.complete || before === undefined) return
     }

@@ -1,6 +1,6 @@
 /** Retractions that wait, and the work on them: one conversation after another, accounts in turn. What waits is in the store. */
 import { randomUUID } from 'node:crypto'
-import { type Ctx, type Docs, type Hooks, type Services, UnknownEntry } from '../../server/module.ts'
+import { type Ctx, type Docs, type Hooks, type Services } from '../../server/module.ts'
 import { makeJid, parseJid } from '../../server/xmpp/jid.ts'
 import { NS_RETRACT, Search, tombstone, type Waiting } from './search.ts'
 
@@ -34,7 +34,7 @@ export class Burials {
   readonly #unwritten = new Map<string, Task[]>()
   /** Accounts in turn. */
   readonly #queue = new Set<string>()
-  /** Conversations in which a long search was in vain a short while ago. */
+  /** Conversations in which a long search was in vain, or one has failed, a short while ago. */
   readonly #resting = new Set<string>()
   readonly #loads = new Map<string, Load>()
   readonly #leftOut: { add(n?: number): void }
@@ -115,7 +115,7 @@ export class Burials {
         await this.#turn(local)
       } catch (error) {
         if (this.#ctx.signal.aborted) break
-        this.#ctx.log.error('retracted messages stay in the archive for now', { err: error })
+        this.#ctx.log.error('retractions that wait cannot be read or removed for now', { err: error })
         this.#ctx.timers.after(REST_MS, () => this.#enqueue(local))
       }
     }
@@ -130,26 +130,39 @@ export class Burials {
     const ready = tasks.filter(({ doc }) => !this.#resting.has(conversationOf(local, doc)))
     const peer = ready[0]?.doc.peer
     const mine = ready.filter(({ doc }) => doc.peer === peer)
-    if (peer !== undefined) await this.#bury(local, peer, mine)
+    const isOver = peer !== undefined && (await this.#tried(local, peer, mine))
     if (this.#ctx.signal.aborted) return
-    await this.#forget(local, mine)
+    const done = new Set(isOver ? mine : [])
+    await this.#forget(local, done)
     this.#loads.delete(local)
-    const done = new Set(mine)
     for (const task of tasks) if (!done.has(task)) weigh(this.#loadOf(local), task.doc)
     if (ready.length > mine.length) this.#enqueue(local)
   }
 
-  async #forget(local: string, tasks: readonly Task[]): Promise<void> {
-    const done = new Set(tasks)
+  async #forget(local: string, done: ReadonlySet<Task>): Promise<void> {
     const left = (this.#unwritten.get(local) ?? []).filter((task) => !done.has(task))
     if (left.length === 0) this.#unwritten.delete(local)
     else this.#unwritten.set(local, left)
+    const tasks = [...done]
     for (let i = 0; i < tasks.length; i += AT_ONCE)
       await Promise.all(
         tasks
           .slice(i, i + AT_ONCE)
           .flatMap(({ key }) => (key === undefined ? [] : this.#docs.delete(local, key))),
       )
+  }
+
+  /** False: it has failed, and is tried again after a rest, in which other conversations have their turn. */
+  async #tried(local: string, peer: string, tasks: readonly Task[]): Promise<boolean> {
+    try {
+      await this.#bury(local, peer, tasks)
+      return true
+    } catch (error) {
+      if (this.#ctx.signal.aborted) return false
+      this.#ctx.log.error('retracted messages stay in the archive for now', { err: error })
+      this.#rest(`${local}\0${peer}`, local)
+      return false
+    }
   }
 
   /** Looks for what is retracted in one conversation, from the newest entry back, and puts tombstones there. */
@@ -166,7 +179,10 @@ export class Burials {
       if (by !== undefined) await this.#archive.replace(local, id, tombstone(stanza, by))
     })
     if (search.looked <= MANY_SEARCHED || search.missing === 0) return
-    const conversation = `${local}\0${peer}`
+    this.#rest(`${local}\0${peer}`, local)
+  }
+
+  #rest(conversation: string, local: string): void {
     this.#resting.add(conversation)
     this.#ctx.timers.after(REST_MS, () => {
       this.#resting.delete(conversation)
@@ -176,14 +192,9 @@ export class Burials {
 }
 
 async function* until<T>(items: AsyncIterable<T>, search: Search): AsyncIterable<T> {
-  try {
-    for await (const item of items) {
-      yield item
-      if (search.over) return
-    }
-  } catch (error) {
-    // Removed meanwhile because of its age, and so is all before it.
-    if (!(error instanceof UnknownEntry)) throw error
+  for await (const item of items) {
+    yield item
+    if (search.over) return
   }
 }
 

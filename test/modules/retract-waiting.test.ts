@@ -152,6 +152,54 @@ describe('module retract: what waits', () => {
     }
   })
 
+  it('a conversation that cannot be read keeps the others of its account from nothing', async () => {
+    const store = await openMemory()
+    await using h = await archiveHost({}, { store, ...quiet })
+    const juliet = await h.client(`${J}/balcony`)
+    await juliet.send(chat('nurse@example.org', 'lost'))
+    await juliet.send(chat(R, 'secret'))
+    const { archive } = h.service('archive').source('juliet')
+    const [lost] = (await archive.page('juliet', { from: 'first', limit: 1 })).entries
+    const { xml } = lost!.doc
+    await archive.replace('juliet', lost!.id, { xml: '<message' })
+    await juliet.send(retraction('lost', 'r1', 'nurse@example.org'))
+    await h.clock.advance(1)
+    await juliet.send(retraction('secret', 'r2'))
+    await h.settle()
+    expect(await waiting(store, 'juliet')).to.equal(1)
+    const bodies = async () => (await archived(juliet)).slice(0, 2)
+    // Once it can be read again it is its turn too.
+    await archive.replace('juliet', lost!.id, { xml })
+    expect(await bodies()).to.deep.equal(['lost', undefined])
+    await h.clock.advance(MINUTE)
+    await h.settle()
+    expect(await bodies()).to.deep.equal([undefined, undefined])
+    expect(await waiting(store, 'juliet')).to.equal(0)
+  })
+
+  it('goes on when an entry that the search came to is taken out of the archive', async () => {
+    const store = await openMemory()
+    await using h = await archiveHost({}, { store })
+    const nurse = await h.client('nurse@example.org/house')
+    await nurse.send(chat('nurse@example.org', 'secret'))
+    await fill(h, 'nurse', 300)
+    const { archive } = h.service('archive').source('nurse')
+    const page = archive.page.bind(archive)
+    let removed = 0
+    archive.page = async (owner, q) => {
+      const read = await page(owner, q)
+      const [oldest] = read.entries
+      if (removed === 0 && q.with !== undefined && !read.complete && oldest !== undefined)
+        removed = await archive.remove(owner, { ids: [oldest.id] })
+      return read
+    }
+    await nurse.send(retraction('secret', 'r1', 'nurse@example.org'))
+    for (let i = 0; i < 10; i++) await h.settle()
+    expect(removed).to.equal(1)
+    expect((await archived(nurse))[0]).to.equal(undefined)
+    expect(await waiting(store, 'nurse')).to.equal(0)
+  })
+
   it('many that find nothing cost few searches, and nobody else waits for them', async function () {
     this.timeout(60_000)
     const warned: string[] = []
