@@ -75,11 +75,11 @@ export class Retention {
 
   /** Removes what is not younger than that time, as far as nothing younger is in front of it: §3.2 allows no gaps. */
   async #removeOlder(local: string, until: number): Promise<number> {
-    // A time that is still to come was written by a wrong clock, and tells no age.
+    // A time that is still to come was written by a wrong clock, and tells no age unless it was only set back.
     const [younger] = (
       await this.#archive.page(local, {
         start: new Date(until + 1),
-        end: new Date(this.#ctx.now()),
+        end: new Date(this.#ctx.now() + DAY_MS),
         from: 'first',
         limit: 1,
       })

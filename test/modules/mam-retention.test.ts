@@ -71,6 +71,20 @@ describe('module mam: retention (XEP-0313 §3.2)', () => {
     expect(await archived(juliet)).to.deep.equal(['m7'])
   })
 
+  it('by age: what was written before the clock was set back stays', async () => {
+    await using h = await archiveHost({ days: 3 })
+    const add = async (body: string, at: number) =>
+      await h.service('archive').add('juliet', {
+        at: new Date(at),
+        peer: parseJid('nurse@example.org'),
+        stanza: parseXml(`<message xmlns='jabber:client'><body>${body}</body></message>`),
+      })
+    await add('m0', h.clock.now() + 3 * HOUR)
+    await add('m1', h.clock.now())
+    await h.clock.advance(2 * HOUR)
+    expect(await archived(await h.client('juliet@example.org/x'))).to.deep.equal(['m0', 'm1'])
+  })
+
   it('by number: the newest stay, after a day or after many messages', async () => {
     await using h = await archiveHost({ messages: 20 })
     const juliet = await h.client('juliet@example.org/balcony')
