@@ -1,6 +1,6 @@
 /** Retractions that wait, and the work on them: one conversation after another, accounts in turn. What waits is in the store. */
 import { randomUUID } from 'node:crypto'
-import { type Ctx, type Docs, type Hooks, type Services } from '../../server/module.ts'
+import { type Ctx, type Docs, type Hooks, type Services, StoreUnavailable } from '../../server/module.ts'
 import { makeJid, parseJid } from '../../server/xmpp/jid.ts'
 import { NS_RETRACT, Search, tombstone, type Waiting } from './search.ts'
 
@@ -12,6 +12,8 @@ const MAX_OF_ACCOUNT = 5000
 /** Looking at more entries than this in vain is much work; and what comes after it. */
 const MANY_SEARCHED = 1000
 const REST_MS = 60_000
+/** What has failed for so long, although the store can be reached, will not succeed. */
+const GIVE_UP_MS = 7 * 86_400_000
 /** Documents deleted at once. */
 const AT_ONCE = 50
 
@@ -130,9 +132,8 @@ export class Burials {
     const ready = tasks.filter(({ doc }) => !this.#resting.has(conversationOf(local, doc)))
     const peer = ready[0]?.doc.peer
     const mine = ready.filter(({ doc }) => doc.peer === peer)
-    const isOver = peer !== undefined && (await this.#tried(local, peer, mine))
+    const done = new Set(peer === undefined ? [] : await this.#tried(local, peer, mine))
     if (this.#ctx.signal.aborted) return
-    const done = new Set(isOver ? mine : [])
     await this.#forget(local, done)
     this.#loads.delete(local)
     for (const task of tasks) if (!done.has(task)) weigh(this.#loadOf(local), task.doc)
@@ -152,16 +153,18 @@ export class Burials {
       )
   }
 
-  /** False: it has failed, and is tried again after a rest, in which other conversations have their turn. */
-  async #tried(local: string, peer: string, tasks: readonly Task[]): Promise<boolean> {
+  /** Those that are over. When it has failed it is tried again after a rest, in which other conversations have their turn. */
+  async #tried(local: string, peer: string, tasks: readonly Task[]): Promise<readonly Task[]> {
     try {
       await this.#bury(local, peer, tasks)
-      return true
+      return tasks
     } catch (error) {
-      if (this.#ctx.signal.aborted) return false
+      if (this.#ctx.signal.aborted) return []
       this.#ctx.log.error('retracted messages stay in the archive for now', { err: error })
       this.#rest(`${local}\0${peer}`, local)
-      return false
+      if (error instanceof StoreUnavailable) return []
+      const old = this.#ctx.now() - GIVE_UP_MS
+      return tasks.filter(({ doc }) => doc.at < old)
     }
   }
 

@@ -177,6 +177,26 @@ describe('module retract: what waits', () => {
     expect(await waiting(store, 'juliet')).to.equal(0)
   })
 
+  it('is given up when a conversation could not be read for a week', async () => {
+    const store = await openMemory()
+    await using h = await archiveHost({}, { store, ...quiet })
+    const juliet = await h.client(`${J}/balcony`)
+    await juliet.send(chat(R, 'lost'))
+    const { archive } = h.service('archive').source('juliet')
+    const [lost] = (await archive.page('juliet', { from: 'first', limit: 1 })).entries
+    await archive.replace('juliet', lost!.id, { xml: '<message' })
+    await juliet.send(retraction('lost'))
+    const docs = store.open('example.org', 'retract').docs<{ at: number }>('waiting')
+    const days = async (count: number) => {
+      for await (const [key, doc] of docs.list('juliet'))
+        await docs.put('juliet', key, { ...doc, at: h.clock.now() - count * 24 * 60 * MINUTE })
+      await h.clock.advance(MINUTE)
+      await h.settle()
+      return await waiting(store, 'juliet')
+    }
+    expect([await days(6), await days(8)]).to.deep.equal([1, 0])
+  })
+
   it('goes on when an entry that the search came to is taken out of the archive', async () => {
     const store = await openMemory()
     await using h = await archiveHost({}, { store })
