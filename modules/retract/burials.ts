@@ -11,6 +11,8 @@ const MAX_OF_AUTHOR = 1000
 const MAX_OF_ACCOUNT = 5000
 /** Looking at more entries than this in vain is much work; and what comes after it. */
 const MANY_SEARCHED = 1000
+/** What a conversation costs however short it is, in entries. */
+const LEAST_WORK = 10
 const REST_MS = 60_000
 /** What has failed for so long, although the store can be reached, will not succeed. */
 const GIVE_UP_MS = 7 * 86_400_000
@@ -124,20 +126,27 @@ export class Burials {
     this.#working = false
   }
 
-  /** All that waits for one conversation of an account. */
+  /** All that waits for some conversations of an account, until that was much work. */
   async #turn(local: string): Promise<void> {
     const tasks: Task[] = []
     await this.#ctx.inSlices(this.#docs.list(local), ([key, doc]) => void tasks.push({ key, doc }))
     tasks.push(...(this.#unwritten.get(local) ?? []))
     const ready = tasks.filter(({ doc }) => !this.#resting.has(conversationOf(local, doc)))
-    const peer = ready[0]?.doc.peer
-    const mine = ready.filter(({ doc }) => doc.peer === peer)
-    const done = new Set(peer === undefined ? [] : await this.#tried(local, peer, mine))
-    if (this.#ctx.signal.aborted) return
+    const conversations = Map.groupBy(ready, ({ doc }) => doc.peer)
+    const done = new Set<Task>()
+    let work = 0
+    for (const [peer, mine] of conversations) {
+      if (work >= MANY_SEARCHED) break
+      conversations.delete(peer)
+      const { over, looked } = await this.#tried(local, peer, mine)
+      if (this.#ctx.signal.aborted) return
+      for (const task of over) done.add(task)
+      work += Math.max(looked, LEAST_WORK)
+    }
     await this.#forget(local, done)
     this.#loads.delete(local)
     for (const task of tasks) if (!done.has(task)) weigh(this.#loadOf(local), task.doc)
-    if (ready.length > mine.length) this.#enqueue(local)
+    if (conversations.size > 0) this.#enqueue(local)
   }
 
   async #forget(local: string, done: ReadonlySet<Task>): Promise<void> {
@@ -153,23 +162,28 @@ export class Burials {
       )
   }
 
-  /** Those that are over. When it has failed it is tried again after a rest, in which other conversations have their turn. */
-  async #tried(local: string, peer: string, tasks: readonly Task[]): Promise<readonly Task[]> {
+  /**
+   * Those that are over, and how many entries were looked at. When it has failed it is tried again after a rest, and others have their turn at
+   * once.
+   */
+  async #tried(
+    local: string,
+    peer: string,
+    tasks: readonly Task[],
+  ): Promise<{ readonly over: readonly Task[]; readonly looked: number }> {
     try {
-      await this.#bury(local, peer, tasks)
-      return tasks
+      return { over: tasks, looked: await this.#bury(local, peer, tasks) }
     } catch (error) {
-      if (this.#ctx.signal.aborted) return []
+      if (this.#ctx.signal.aborted) return { over: [], looked: 0 }
       this.#ctx.log.error('retracted messages stay in the archive for now', { err: error })
       this.#rest(`${local}\0${peer}`, local)
-      if (error instanceof StoreUnavailable) return []
-      const old = this.#ctx.now() - GIVE_UP_MS
-      return tasks.filter(({ doc }) => doc.at < old)
+      const old = error instanceof StoreUnavailable ? 0 : this.#ctx.now() - GIVE_UP_MS
+      return { over: tasks.filter(({ doc }) => doc.at < old), looked: Infinity }
     }
   }
 
-  /** Looks for what is retracted in one conversation, from the newest entry back, and puts tombstones there. */
-  async #bury(local: string, peer: string, tasks: readonly Task[]): Promise<void> {
+  /** Looks for what is retracted in one conversation, from the newest entry back, and puts tombstones there; the entries looked at. */
+  async #bury(local: string, peer: string, tasks: readonly Task[]): Promise<number> {
     const account = makeJid(local, this.#ctx.host)
     const search = new Search(
       tasks.map(({ doc }) => doc),
@@ -181,8 +195,8 @@ export class Burials {
       const by = search.look(stanza)
       if (by !== undefined) await this.#archive.replace(local, id, tombstone(stanza, by))
     })
-    if (search.looked <= MANY_SEARCHED || search.missing === 0) return
-    this.#rest(`${local}\0${peer}`, local)
+    if (search.looked > MANY_SEARCHED && search.missing > 0) this.#rest(`${local}\0${peer}`, local)
+    return search.looked
   }
 
   #rest(conversation: string, local: string): void {

@@ -4,8 +4,8 @@
  * Retractions in rooms are those of the rooms.
  *
  * To find the message may take long, so nobody waits for it; but what is to be done is written down before the retraction counts as handled, and is
- * found there by the next process when this one ends. Accounts take turns. In a turn all that waits for one conversation is looked for at once; a
- * long search that was in vain gives that conversation a rest, in which more may gather.
+ * found there by the next process when this one ends. Accounts take turns. All that waits for one conversation is looked for at once, and short
+ * conversations share a turn; a long search that was in vain gives that conversation a rest, in which more may gather.
  */
 import { c, defineModule } from '../../server/module.ts'
 import { Burials } from './burials.ts'

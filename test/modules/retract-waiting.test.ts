@@ -248,6 +248,22 @@ describe('module retract: what waits', () => {
     expect(warned).to.deep.equal([])
   })
 
+  it('many in as many conversations are not read again for each of them', async () => {
+    const store = makeFaulty(await openMemory())
+    const docs = store.open('example.org', 'retract').docs('waiting')
+    for (let i = 0; i < 500; i++) {
+      const peer = `peer${i}@example.net`
+      await docs.put('juliet', `${i}`, { from: `${J}/x`, peer, target: 'a', by: 'b', occupant: false, at: 0 })
+    }
+    // Counts the calls; none fails.
+    Object.assign(store, { only: /^retract\.list$/, every: Infinity, met: 1, fault: 'reject' })
+    await using h = await archiveHost({}, { store })
+    for (let i = 0; i < 50; i++) await h.settle()
+    const { met } = store
+    expect(await waiting(store, 'juliet')).to.equal(0)
+    expect(met - 1).to.be.within(1, 10)
+  })
+
   it('has a bound for each author, whose others are left out; those of the others are not', async function () {
     this.timeout(60_000)
     const warned: string[] = []
