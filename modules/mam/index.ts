@@ -231,7 +231,7 @@ export default defineModule({
 
     // What an account that is away answers nothing to, unless it has preferences of its own, tells nothing here either.
     ctx.hook('account:missing', { phase: 'guard', kinds: ['message'] }, ({ stanza }) =>
-      options.default === 'always' && examine(stanza) !== undefined
+      options.default === 'always' && examine(stanza)?.kept === true
         ? { stop: 'would be archived' }
         : undefined,
     )

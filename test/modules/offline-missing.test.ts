@@ -13,6 +13,7 @@ const contents = {
   body: '<body>Hi</body>',
   'no-store': `<body>Hi</body><no-store xmlns='${HINTS}'/>`,
   'no-permanent-store': `<body>Hi</body><no-permanent-store xmlns='${HINTS}'/>`,
+  'no-store, with an id': `<body>Hi</body><no-store xmlns='${HINTS}'/><origin-id xmlns='urn:xmpp:sid:0' id='$id'/>`,
   'chat state': "<active xmlns='http://jabber.org/protocol/chatstates'/>",
   'to be stored': `<active xmlns='http://jabber.org/protocol/chatstates'/><store xmlns='${HINTS}'/>`,
   receipt: "<received xmlns='urn:xmpp:receipts' id='x'/>",
@@ -37,7 +38,9 @@ describe('messages to accounts that are away, and to none (RFC 6120 §13.11)', (
           for (const [what, content] of Object.entries(contents)) {
             const answer = async (local: string): Promise<string> => {
               const attrs = `to='${local}@example.org${resource}' id='i'${type === '' ? '' : ` type='${type}'`}`
-              const told = await romeo.send(`<message ${attrs}>${content}</message>`)
+              const told = await romeo.send(
+                `<message ${attrs}>${content.replace('$id', `${type}${resource}`)}</message>`,
+              )
               return [type, resource, what, ...told.map((e) => condition(e))].join(' ')
             }
             const [away, none] = [await answer('juliet'), await answer('nobody')]
