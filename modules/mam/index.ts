@@ -302,8 +302,8 @@ export default defineModule({
       async stop() {
         // When it cannot be put right, the next process must not take what is there for delivered.
         await archives.doubts.settleAll()
+        await resent.over() // without it, too, this process is as good as killed
         await ends.over(archives.doubts.lost)
-        await resent.over()
       },
     }
   },

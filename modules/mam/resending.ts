@@ -32,6 +32,7 @@ type Remembered = {
 }
 
 const KEY = 'resent'
+const NOTHING: Remembered = { left: [], arrived: [], refused: [], unkept: [] }
 const SENT_BEFORE: Verdict = { stop: 'duplicate' }
 
 /** Follows what becomes of messages. `isHere`: whether the receiver's side has an archive in this process. */
@@ -43,12 +44,14 @@ export async function resending(
 ): Promise<Resending> {
   const docs = ctx.storage.docs<Remembered>('processes')
   const before = await docs.get('', KEY)
-  // If this process is killed, nobody knows what became of them.
-  if (before !== undefined) await docs.delete('', KEY)
+  // If this process is killed, nobody knows what became of them; what came back has reached nobody, and is to be given when it comes again.
+  const unkeptBefore = before?.unkept ?? []
+  if (unkeptBefore.length > 0) await docs.put('', KEY, { ...NOTHING, unkept: unkeptBefore })
+  else if (before !== undefined) await docs.delete('', KEY)
   const refused = new Refused(before?.refused ?? [])
   const left = new Passed(windowMs, before?.left ?? [])
   const arrived = new Passed(windowMs, before?.arrived ?? [])
-  const unkept = new Unkept(before?.unkept ?? [])
+  const unkept = new Unkept(unkeptBefore)
   const underWay = new Map<string, Promise<void>>()
 
   ctx.hook('client:in', { phase: 'observe', kinds: ['message'] }, (e) => {
@@ -154,6 +157,7 @@ export async function resending(
         unkept: unkept.all(),
       }
       if (Object.values(remembered).some((list) => list.length > 0)) await docs.put('', KEY, remembered)
+      else if (unkeptBefore.length > 0) await docs.delete('', KEY)
     },
   }
 }

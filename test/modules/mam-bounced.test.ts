@@ -1,6 +1,7 @@
 /** Messages that came back to their senders, or went where no archive knows them, and that are sent again (XEP-0359 §2.2). */
 import { expect } from 'chai'
-import { defineModule } from '../../server/module.ts'
+import { defineModule, type Doc } from '../../server/module.ts'
+import type { Store } from '../../server/storage/contract.ts'
 import mam from '../../modules/mam/index.ts'
 import offline from '../../modules/offline/index.ts'
 import { archiveHost, chat, origin } from '../helpers/archive.ts'
@@ -241,6 +242,72 @@ describe('module mam: no archive of the receiver knows it, and the server was st
     expect(condition((await send())[0])).to.equal('internal-server-error')
     disk.failing.clear()
     await restart(h)
+    for (let i = 0; i < 2; i++) expect(await send()).to.deep.equal([])
+    const romeo = await h.client('romeo@example.org/orchard')
+    const got = (await romeo.send('<presence/>')).filter((e) => e.name === 'message')
+    expect(got.map((e) => e.getChildText('body'))).to.deep.equal(['one'])
+  })
+
+  it('the same when the process between was killed', async () => {
+    const disk = await switched()
+    await using h = await archiveHost({}, { modules, store: disk.store, ...quiet })
+    await h.load(offline)
+    const [juliet] = await online(h, 'juliet@example.org/balcony')
+    const send = () => juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    disk.failing.add('append')
+    expect(condition((await send())[0])).to.equal('internal-server-error')
+    disk.failing.clear()
+    await restart(h)
+    const docs = h.store.open('example.org', 'mam').docs<Doc>('processes')
+    const left = await docs.get('', 'resent')
+    await h.unload('mam')
+    await docs.purge('')
+    if (left !== undefined) await docs.put('', 'resent', left)
+    await h.load(mam)
+    for (let i = 0; i < 2; i++) expect(await send()).to.deep.equal([])
+    const romeo = await h.client('romeo@example.org/orchard')
+    const got = (await romeo.send('<presence/>')).filter((e) => e.name === 'message')
+    expect(got.map((e) => e.getChildText('body'))).to.deep.equal(['one'])
+    // and it is not remembered for longer than that
+    await h.unload('mam')
+    expect(await docs.get('', 'resent')).not.to.have.nested.property('unkept.length', 1)
+    await h.load(mam)
+  })
+
+  it('the same when the store fails at the end', async () => {
+    const disk = await switched()
+    let full = false
+    const store: Store = {
+      ...disk.store,
+      open(host, module) {
+        const opened = disk.store.open(host, module)
+        return {
+          ...opened,
+          docs(name, index) {
+            const docs = opened.docs(name, index)
+            if (module !== 'mam' || name !== 'processes') return docs
+            const put: typeof docs.put = async (owner, key, doc) => {
+              if (full && key === 'resent') throw new Error('disk full')
+              return docs.put(owner, key, doc)
+            }
+            const { get, delete: remove } = docs
+            return { ...docs, get: get.bind(docs), delete: remove.bind(docs), put }
+          },
+        }
+      },
+    }
+    await using h = await archiveHost({}, { modules, store, ...quiet })
+    await h.load(offline)
+    const [juliet] = await online(h, 'juliet@example.org/balcony')
+    const send = () => juliet!.send(chat('romeo@example.org', 'one', origin('o1')))
+    disk.failing.add('append')
+    expect(condition((await send())[0])).to.equal('internal-server-error')
+    disk.failing.clear()
+    full = true
+    await h.clock.advance(1000)
+    await h.unload('mam').catch(() => undefined)
+    full = false
+    await h.load(mam)
     for (let i = 0; i < 2; i++) expect(await send()).to.deep.equal([])
     const romeo = await h.client('romeo@example.org/orchard')
     const got = (await romeo.send('<presence/>')).filter((e) => e.name === 'message')
