@@ -254,10 +254,9 @@ export class C2s implements SessionDriver, NegotiationDriver {
   #register(session: ClientSession, host: Host, resource: string): void | Promise<void> {
     if (session.jid === undefined) throw new Error('bind before authentication')
     const jid = session.jid.bare.withResource(resource)
-    const older = host.get(jid)
-    older?.close('conflict')
+    host.get(jid)?.close('conflict')
     // What the older one leaves goes on its way as a whole: none of it to the account, and the rest to this session.
-    const handing = older === undefined ? undefined : this.#handingOn.of(older)
+    const handing = this.#handingOn.of(jid)
     if (handing !== undefined) return handing.then(() => this.#register(session, host, resource))
     if (!session.stream.open) throw new StreamError('reset', 'gone before it was bound')
     session.jid = jid

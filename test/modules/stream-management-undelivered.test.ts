@@ -97,6 +97,18 @@ describe('stream management: what was not delivered, XEP-0198 §4', () => {
     expect(kept.length).to.be.at.least(MANY)
   })
 
+  it('nor is one of a resource that is bound anew when its session is over already', async () => {
+    await using s = await longQueue()
+    const fresh = await Fresh.open(s.host)
+    s.romeo.session.end('lost')
+    const bound = s.host.c2s.adopt(fresh.stream.session, parseJid(ROMEO))
+    s.juliet.transport.feed(message('new'))
+    await bound
+    await settle(500)
+    expect(s.world.kept.slice(0, MANY).map((e) => e.attr('id'))).to.deep.equal(all)
+    expect(fresh.ids(fresh.take())).not.to.include('1499')
+  })
+
   it('a client that goes while the session before it hands on is not there', async () => {
     await using s = await longQueue()
     const fresh = await Fresh.open(s.host)
