@@ -9,7 +9,7 @@ import { NS } from '../../server/xmpp/ns.ts'
 import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 import type { Ends } from './ends.ts'
 import { READS_ARCHIVE } from './ns.ts'
-import { type Passage, Passed, Refused, Unkept } from './resent.ts'
+import { messageKey, type Passage, Passed, Refused, Unkept } from './resent.ts'
 
 /** What to do with a message that has been sent before. */
 export interface Resending {
@@ -52,6 +52,7 @@ export async function resending(
   const left = new Passed(windowMs, before?.left ?? [])
   const arrived = new Passed(windowMs, before?.arrived ?? [])
   const unkept = new Unkept(unkeptBefore)
+  /** Messages that are being given to those who did not get them when they were sent first. */
   const underWay = new Map<string, Promise<void>>()
 
   ctx.hook('client:in', { phase: 'observe', kinds: ['message'] }, (e) => {
@@ -90,20 +91,17 @@ export async function resending(
   async function late(e: StanzaEvent, originId: string, since: Date | undefined): Promise<Verdict> {
     const passed = arrived.get(e, originId, ctx.now())
     if (passed?.back === false) return SENT_BEFORE
-    const key = `${e.to.local} ${e.from.bare.toString()} ${originId}`
-    let giving = underWay.get(key)
-    if (giving === undefined) {
-      giving = give(e, since)
-        .then(
-          () => arrived.add(e, originId, ctx.now()),
-          (error: unknown) => {
-            unkept.fail(e, originId) // its sender is told, and may try again
-            throw error
-          },
-        )
-        .finally(() => underWay.delete(key))
-      underWay.set(key, giving)
-    }
+    const key = messageKey(e, originId)
+    const giving = give(e, since)
+      .then(
+        () => arrived.add(e, originId, ctx.now()),
+        (error: unknown) => {
+          unkept.fail(e, originId) // its sender is told, and may try again
+          throw error
+        },
+      )
+      .finally(() => underWay.delete(key))
+    underWay.set(key, giving)
     await giving
     return SENT_BEFORE
   }
@@ -126,6 +124,9 @@ export async function resending(
   }
 
   function known(e: StanzaEvent, originId: string, since: Date | undefined): Verdict | Promise<Verdict> {
+    // An earlier attempt is being given: all end as that one does.
+    const giving = underWay.size === 0 ? undefined : underWay.get(messageKey(e, originId))
+    if (giving !== undefined) return giving.then(() => SENT_BEFORE)
     const failed = unkept.take(e, originId)
     if (failed instanceof Promise) return failed.then(() => known(e, originId, since))
     // A process that was killed: nobody knows what it did besides.

@@ -51,7 +51,10 @@ export class Unkept {
   /** It is on its way. `originId`: the id its sender gave it. */
   add({ from, to }: Sent, originId: string): void {
     const key = keyOf(to.local, from, originId)
-    if (!this.#onTheirWay.has(key)) keep(this.#onTheirWay, key, undefined)
+    if (this.#onTheirWay.has(key)) return
+    const [oldest] = this.#onTheirWay
+    if (oldest !== undefined && this.#onTheirWay.size >= MAX) oldest[1]?.resolve() // nobody waits for what is forgotten
+    keep(this.#onTheirWay, key, undefined)
   }
 
   /** It is kept. */
@@ -157,7 +160,8 @@ function keysOf(
   return keys
 }
 
-function messageKey({ stanza, from, to }: Sent, originId: string): string {
+/** What tells a message from others, also from those that have the same id of their sender; equal for all attempts to send it. */
+export function messageKey({ stanza, from, to }: Sent, originId: string): string {
   // All occupants of a room have the bare address in common.
   const sender = stanza.getChild('x', NS_MUC_USER) === undefined ? from.bare : from
   return hash([sender.toString(), to.bare.toString(), originId, looksOf(stanza)])

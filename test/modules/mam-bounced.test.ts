@@ -3,7 +3,10 @@ import { expect } from 'chai'
 import { defineModule, type Doc } from '../../server/module.ts'
 import type { Store } from '../../server/storage/contract.ts'
 import mam from '../../modules/mam/index.ts'
+import { Unkept } from '../../modules/mam/resent.ts'
 import offline from '../../modules/offline/index.ts'
+import { parseJid } from '../../server/xmpp/jid.ts'
+import { parseXml } from '../../server/xmpp/parser.ts'
 import { archiveHost, chat, origin } from '../helpers/archive.ts'
 import type { TestHost } from '../helpers/host.ts'
 import { condition, fromRemote } from '../helpers/im.ts'
@@ -159,6 +162,74 @@ describe('module mam: the store for those who are away fails', () => {
     const romeo = await h.client('romeo@example.org/orchard')
     const got = (await romeo.send('<presence/>')).filter((e) => e.name === 'message')
     expect(got.map((e) => e.getChildText('body'))).to.deep.equal(['one'])
+  })
+})
+
+describe('module mam: what came back is sent again, and again before that is over', () => {
+  it('each attempt ends as the first one, also when that fails', async () => {
+    const disk = await switched()
+    await using h = await archiveHost({}, { modules, store: disk.store, ...quiet })
+    await h.load(offline)
+    const [juliet, phone] = await online(h, 'juliet@example.org/balcony', 'juliet@example.org/phone')
+    const text = chat('romeo@example.org', 'one', origin('o1'))
+    disk.failing.add('append')
+    expect(condition((await juliet!.send(text))[0])).to.equal('internal-server-error')
+    await h.unload('offline')
+    await h.load(offline)
+    phone!.take()
+    const { promise, resolve: open } = Promise.withResolvers<void>()
+    disk.reading = promise // it counts what is there
+    await juliet!.send(text)
+    await phone!.send(text)
+    open()
+    await h.settle()
+    for (const client of [juliet!, phone!]) {
+      const errors = client
+        .take()
+        .filter((e) => e.attr('type') === 'error' && e.getChild('error') !== undefined)
+      expect(errors.map((e) => condition(e))).to.deep.equal(['internal-server-error'])
+    }
+    disk.failing.clear()
+    await phone!.send(text)
+    const romeo = await h.client('romeo@example.org/orchard')
+    const got = (await romeo.send('<presence/>')).filter((e) => e.name === 'message')
+    expect(got.map((e) => e.getChildText('body'))).to.deep.equal(['one'])
+  })
+
+  it('two with one id are two', async () => {
+    const disk = await switched()
+    await using h = await archiveHost({}, { modules, store: disk.store, ...quiet })
+    await h.load(offline)
+    const [juliet] = await online(h, 'juliet@example.org/balcony')
+    const texts = ['one', 'two'].map((body) => chat('romeo@example.org', body, origin('o1')))
+    disk.failing.add('append')
+    for (const text of texts) await juliet!.send(text)
+    disk.failing.clear()
+    await h.unload('offline')
+    await h.load(offline)
+    const { promise, resolve: open } = Promise.withResolvers<void>()
+    disk.reading = promise
+    for (const text of texts) await juliet!.send(text)
+    open()
+    await h.settle()
+    const romeo = await h.client('romeo@example.org/orchard')
+    const got = (await romeo.send('<presence/>')).filter((e) => e.name === 'message')
+    expect(got.map((e) => e.getChildText('body'))).to.deep.equal(['one', 'two'])
+  })
+
+  it('nobody waits for what is forgotten, because too many are on their way', async () => {
+    const unkept = new Unkept([])
+    const sent = (n: number) => {
+      const from = parseJid(`u${n}@example.net`)
+      const to = parseJid('romeo@example.org')
+      return { stanza: parseXml(`<message xmlns='jabber:client'><body>${n}</body></message>`), from, to }
+    }
+    unkept.add(sent(0), 'o')
+    const over = unkept.take(sent(0), 'o')
+    for (let n = 1; n <= 10_000; n++) unkept.add(sent(n), 'o')
+    await over
+    expect(over).to.be.a('promise')
+    expect(unkept.take(sent(0), 'o')).to.equal(false)
   })
 })
 
