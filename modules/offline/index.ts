@@ -22,8 +22,8 @@ import { dedupeKey, isArchived, isKept, retractedIn } from './rules.ts'
 const MAX_BOXES = 10_000
 /** A session has asked for all of its archive up to now (XEP-0313), and reads on from there. */
 interface Reading {
-  /** When it asked last, milliseconds since 1970. */
-  readonly at: number
+  /** When it asked last, milliseconds since 1970; -Infinity: the clock was set back since, and what was before that cannot be told. */
+  at: number
   /** The first entry kept since it asked last. */
   next: string | undefined
 }
@@ -171,6 +171,7 @@ export default defineModule({
     function notesFor(local: string, copied: readonly Bound[]): Pick<Message, 'stored'> {
       const asked = ctx.sessions.of(local).flatMap((session) => {
         const one = reading.get(session)
+        if (one !== undefined && ctx.now() < one.at) one.at = -Infinity
         return one === undefined || one.next !== undefined ? [] : [one]
       })
       if (asked.length === 0 && copied.length === 0) return {}

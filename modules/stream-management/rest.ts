@@ -52,7 +52,8 @@ export function goesOn({ stanza, at, sole }: Sent, session: Bound, others: Other
   const copied = !late && carbons?.isCopied(stanza, session) === true
   const archived = stanzaIdBy(stanza, jid.bare) !== undefined
   return !sessions.some((other) => {
-    if (archived && other.flag('mam') === true) return true // it reads the archive
+    // it reads the archive; one that is not available yet may have asked before, and is given what is kept when it is
+    if (archived && other.flag('mam') === true && other.priority !== undefined) return true
     // it went to all of the highest priority
     if (toAll && priority !== undefined && other.priority === priority)
       if (Math.max(since, others.prioritySince(other)) <= at) return true

@@ -4,6 +4,7 @@ import type { Element } from '../../server/xmpp/element.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
+import sm from '../../modules/stream-management/index.ts'
 import { FULLTEXT } from '../../modules/mam/ns.ts'
 import { type Asked, controlledStore, NS_MAM, query } from '../helpers/archive.ts'
 import type { TestClient, TestHost } from '../helpers/host.ts'
@@ -141,6 +142,27 @@ describe('module offline: devices that read the archive (XEP-0313 §6.1.1)', () 
     await keep('5', undefined, delay(asked))
     expect(bodies(await juliet.send(PRESENCE))).to.eql(['1', '4', '5'])
   })
+
+  for (const [what, back] of [
+    ['', 0],
+    [', also when the clock was set back', 3_600_000],
+  ] as const)
+    it(`what another device lost that was sent to it after this one asked is given to this one${what}`, async () => {
+      await using h = await withArchive()
+      await h.load(sm)
+      const [romeo, juliet] = await scene(h)
+      const phone = await h.client('juliet@example.org/phone')
+      await phone.send("<enable xmlns='urn:xmpp:sm:3'/>")
+      await phone.send(PRESENCE)
+      await romeo.send(say('1'))
+      await h.clock.advance(10)
+      await asks(juliet)
+      await h.clock.advance(10 - back)
+      await romeo.send(say('2'))
+      await h.clock.advance(10)
+      await phone.drop() // it has confirmed nothing
+      expect(bodies(await juliet.send(PRESENCE))).to.eql(back === 0 ? ['2'] : ['1', '2'])
+    })
 
   it('a query that the store fails is one all the same', async () => {
     const disk = await controlledStore()
