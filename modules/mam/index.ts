@@ -117,7 +117,9 @@ export default defineModule({
     const duplicates = ctx.metrics.counter('duplicates', 'Messages that were sent again and stopped')
     const gone = new Set<string>()
     const ends = await Ends.read(ctx, options.resendWindow)
-    const resent = await resending(ctx, ends, options.resendWindow, isHere)
+    /** When the session asked last for all of its archive up to then, milliseconds since 1970. */
+    const asked = ctx.perSession<number | undefined>(() => undefined)
+    const resent = await resending(ctx, ends, options.resendWindow, isHere, (session) => asked.get(session))
     const rooms = followRooms(ctx)
     const searches = new Searches()
     archiving.add(ctx.host)
@@ -265,6 +267,7 @@ export default defineModule({
     }
     function asks(session: Session, whole: boolean): void {
       session.setFlag(READS_ARCHIVE, true)
+      if (whole) asked.set(session, ctx.now())
       void ctx.run('archive:read', { session, whole })
     }
     // §8.1: an archive is its owner's; others get forbidden, by the target

@@ -3,12 +3,11 @@
  * there, or has the message although nobody got it. What is unknown after a crash is delivered once more rather than never; so is what came
  * back to its sender with an error.
  */
-import type { Ctx, StanzaEvent, Verdict } from '../../server/module.ts'
+import type { Ctx, Session, StanzaEvent, Verdict } from '../../server/module.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 import type { Ends } from './ends.ts'
-import { READS_ARCHIVE } from './ns.ts'
 import { messageKey, type Passage, Passed, Refused, Unkept } from './resent.ts'
 
 /** What to do with a message that has been sent before. */
@@ -35,12 +34,16 @@ const KEY = 'resent'
 const NOTHING: Remembered = { left: [], arrived: [], refused: [], unkept: [] }
 const SENT_BEFORE: Verdict = { stop: 'duplicate' }
 
-/** Follows what becomes of messages. `isHere`: whether the receiver's side has an archive in this process. */
+/**
+ * Follows what becomes of messages. `isHere`: whether the receiver's side has an archive in this process. `askedAt`: when a session asked last for
+ * all of its archive up to then, milliseconds since 1970.
+ */
 export async function resending(
   ctx: Ctx,
   ends: Ends,
   windowMs: number,
   isHere: (to: JID) => boolean,
+  askedAt: (session: Session) => number | undefined,
 ): Promise<Resending> {
   const docs = ctx.storage.docs<Remembered>('processes')
   const before = await docs.get('', KEY)
@@ -85,7 +88,7 @@ export async function resending(
   })
 
   /**
-   * It was archived and may have got no further. Devices that read the archive find it there, since none was available then; others get it,
+   * It was archived and may have got no further. Devices that have read the archive since found it there, since none was available then; others get it,
    * or it is kept for them.
    */
   async function late(e: StanzaEvent, originId: string, since: Date | undefined): Promise<Verdict> {
@@ -119,8 +122,14 @@ export async function resending(
     // What is kept may be this message.
     const pending = takers.filter((session) => kept?.pending(session) === true)
     for (const session of takers)
-      if (session.flag(READS_ARCHIVE) !== true && !pending.includes(session)) ctx.deliver(session, e.stanza)
+      if (!hasRead(session, since) && !pending.includes(session)) ctx.deliver(session, e.stanza)
     if (takers.length === 0 || pending.length > 0) await kept?.keep(e, since)
+  }
+
+  /** Whether the session has found there what was archived then; where the clock was set back nobody knows. */
+  function hasRead(session: Session, since: Date | undefined): boolean {
+    const asked = askedAt(session)
+    return asked !== undefined && asked <= ctx.now() && (since === undefined || since.getTime() < asked)
   }
 
   function known(e: StanzaEvent, originId: string, since: Date | undefined): Verdict | Promise<Verdict> {

@@ -90,6 +90,23 @@ describe('module mam: the server was killed when it had archived a message, and 
     expect(bodies(reader!)).to.deep.equal([])
   })
 
+  it('who asked before it was archived, or for a part of the archive, gets it too', async () => {
+    const h = await archiveHost({}, { modules, ...quiet })
+    await using _ = h
+    const [juliet] = await online(h, 'juliet@example.org/balcony')
+    const early = await h.client('romeo@example.org/early')
+    const part = await h.client('romeo@example.org/part')
+    await query(early)
+    await h.clock.advance(10)
+    await juliet!.send(note)
+    await restart(h, false)
+    await query(part, { form: { with: 'nurse@example.org' } })
+    for (const client of [early, part]) await client.send('<presence/>')
+    for (const client of [early, part]) client.take()
+    await juliet!.send(note)
+    expect([bodies(early), bodies(part)]).to.deep.equal([['note'], ['note']])
+  })
+
   it('what was kept for them too comes once, at whatever moment they become available', async () => {
     const { h, juliet } = await killed()
     await using _ = h
