@@ -44,6 +44,8 @@ declare module '../../server/module.ts' {
   }
 }
 
+/** How long what is done with a message may take, milliseconds: less than a handler has. */
+const HANDLED_MS = 9_500
 /** How long a removed account is remembered, for messages that are still on their way. */
 const GONE_MS = 60_000
 
@@ -179,18 +181,31 @@ export default defineModule({
       return told.catch((error: unknown) => ctx.log.error('retraction failed', { err: error }))
     }
 
+    /** `verdict`, when `told` is over too. Rejects when that is not in time for the sender to hear that the message is handled. */
+    async function afterBoth(
+      told: Promise<unknown>,
+      verdict: Verdict | Promise<Verdict>,
+      began: number,
+    ): Promise<Verdict> {
+      const { promise: late, reject } = Promise.withResolvers<never>()
+      const left = Math.max(0, began + HANDLED_MS - ctx.now())
+      using _timer = ctx.timers.after(left, () => reject(new Error('a retraction was not taken in time')))
+      return (await Promise.all([verdict, Promise.race([told, late])]))[0]
+    }
+
     ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, (e) => {
       const finding = e.archiving
       if (isOwn(e)) return undefined
       if (finding === undefined) return resent.leaving(e, e.passing)
       ends.archiving()
       const { stanza, from, to } = e
+      const began = ctx.now()
       const sent = (id: string, duplicate: boolean): Verdict | Promise<Verdict> => {
         const told = done(from.local, e, to, finding, duplicate)
         e.archivedAs = id
         if (duplicate) e.duplicate = true
         const verdict = duplicate && !isHere(to) ? resent.leaving(e, finding.originId) : undefined
-        return told === undefined ? verdict : told.then(() => verdict)
+        return told === undefined ? verdict : afterBoth(told, verdict, began)
       }
       return archives.append(from.local, 'out', to, stanza, finding, sent)
     })
@@ -211,6 +226,7 @@ export default defineModule({
       const bare = to.bare.toString()
       const stanza = e.stanza.attr('to') === undefined ? e.stanza.withAttrs({ to: bare }) : e.stanza
       const { originId = '' } = finding
+      const began = ctx.now()
       const arrived = (id: string, duplicate: boolean, since?: Date): Verdict | Promise<Verdict> => {
         const told = done(to.local, e, from, finding, duplicate)
         e.duplicate = duplicate
@@ -219,7 +235,11 @@ export default defineModule({
         const whole = e.stanza.append(el('stanza-id', NS.SID, { by: bare, id }))
         if (!duplicate) e.stanza = whole
         const verdict = duplicate ? resent.known({ ...e, stanza: whole }, originId, since) : undefined
-        return told === undefined ? verdict : told.then(() => verdict)
+        if (told === undefined) return verdict
+        return afterBoth(told, verdict, began).catch((error: unknown) => {
+          if (!duplicate) resent.failed(e, originId)
+          throw error
+        })
       }
       return archives.append(to.local, 'in', from, stanza, finding, arrived)
     })

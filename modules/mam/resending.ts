@@ -18,6 +18,8 @@ export interface Resending {
   arriving(e: StanzaEvent, originId: string | undefined): Verdict
   /** On its way in, where the archive has it; `since`: when it came there. The stanza of `e` has its id from there. */
   known(e: StanzaEvent, originId: string, since: Date | undefined): Verdict | Promise<Verdict>
+  /** On its way in: the archive has it, and its sender is told that it failed. */
+  failed(e: StanzaEvent, originId: string): void
   /** This process ends in order: the next one shall know what this one does. */
   over(): Promise<void>
 }
@@ -158,6 +160,9 @@ export async function resending(
       return arrived.get(e, originId, ctx.now())?.back === false ? SENT_BEFORE : undefined
     },
     known,
+    failed(e, originId) {
+      if (originId !== '') unkept.fail(e, originId)
+    },
     async over() {
       const now = ctx.now()
       const remembered = {

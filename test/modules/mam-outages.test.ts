@@ -1,9 +1,27 @@
 /** A store that is slow, or fails for long, and messages that are sent again then: once, and in order (XEP-0359 §2.2). */
 import { expect } from 'chai'
+import type { Element } from '../../server/xmpp/element.ts'
+import { defineModule } from '../../server/module.ts'
 import offline from '../../modules/offline/index.ts'
 import { archived, archiveHost, chat, controlledStore, origin, query, stanzaId } from '../helpers/archive.ts'
 import { condition } from '../helpers/im.ts'
 import { bodies, modules, online, quiet } from '../helpers/resent.ts'
+
+/** Cannot keep anything for those who are away. */
+const bad = defineModule({
+  name: 'offline',
+  summary: 'An offline store that fails',
+  specs: [],
+  setup(ctx) {
+    ctx.hook('account:offline', { phase: 'store' }, () => Promise.reject(new Error('disk full')))
+    ctx.provide('offline', {
+      keeps: () => true,
+      keep: () => Promise.reject(new Error('disk full')),
+      handed: () => false,
+      pending: () => false,
+    })
+  },
+})
 
 describe('module mam: the store takes too long, or fails for long', () => {
   it('slow while the archive is put right: what was bounced is delivered when it is sent again, once', async () => {
@@ -153,5 +171,61 @@ describe('module mam: the store takes too long, or fails for long', () => {
       for (let i = 0; i < 2; i++) await juliet!.send(text(0))
       expect(bodies(romeo!)).to.deep.equal(['m0'])
     })
+  })
+
+  it('one that can neither be kept nor written down goes back to its sender, and nothing else happens', async () => {
+    const gate = Promise.withResolvers<void>()
+    let slow = false
+    const slowly = defineModule({
+      name: 'slowly',
+      summary: 'Writes retractions down, slowly',
+      specs: [],
+      setup: (ctx) =>
+        ctx.hook('archive:retraction', { phase: 'observe' }, ({ local }) =>
+          slow && local === 'romeo' ? gate.promise : undefined,
+        ),
+    })
+    await using h = await archiveHost({}, { modules: [...modules, slowly, bad], ...quiet })
+    const [juliet] = await online(h, 'juliet@example.org/balcony')
+    const retract = "<retract xmlns='urn:xmpp:message-retract:1' id='x'/>"
+    const retraction = `<message to='romeo@example.org' id='r' type='chat'>${retract}${origin('r')}</message>`
+    const unhandled: unknown[] = []
+    const got: Element[] = []
+    const note = (error: unknown): void => void unhandled.push(error)
+    process.on('unhandledRejection', note)
+    try {
+      for (slow of [false, true]) got.push(...(await juliet!.send(retraction)))
+      await new Promise(setImmediate)
+      gate.resolve()
+      await h.settle()
+    } finally {
+      process.off('unhandledRejection', note)
+    }
+    expect(unhandled).to.deep.equal([])
+    expect([...got, ...juliet!.take()].map((e) => e.attr('type'))).to.deep.equal(['error', 'error'])
+  })
+
+  it('a retraction that nobody has written down in time is delivered when it is sent again, once', async () => {
+    const gate = Promise.withResolvers<void>()
+    const slow = defineModule({
+      name: 'slow',
+      summary: 'Writes retractions down, slowly',
+      specs: [],
+      setup: (ctx) =>
+        ctx.hook('archive:retraction', { phase: 'observe' }, ({ local }) =>
+          local === 'romeo' ? gate.promise : undefined,
+        ),
+    })
+    await using h = await archiveHost({}, { modules: [...modules, slow], ...quiet })
+    const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
+    const retract = "<retract xmlns='urn:xmpp:message-retract:1' id='x'/><store xmlns='urn:xmpp:hints'/>"
+    const retraction = `<message to='romeo@example.org' id='r' type='chat'>${retract}${origin('r')}</message>`
+    expect(await juliet!.send(retraction)).to.deep.equal([])
+    await h.clock.advance(10_000)
+    expect(juliet!.take().map((e) => e.attr('type'))).to.deep.equal(['error'])
+    gate.resolve()
+    await h.settle()
+    for (let i = 0; i < 2; i++) expect(await juliet!.send(retraction)).to.deep.equal([])
+    expect(romeo!.take().map((e) => e.attr('id'))).to.deep.equal(['r'])
   })
 })
