@@ -72,6 +72,8 @@ export class Lane {
   /** Settles when the begin stage of the last stanza is over; undefined: it is. Never rejects. */
   #begun: Promise<void> | undefined
   #advancing = false
+  /** See hold. */
+  #holds = 0
 
   /** Whether stanzas are in the lane that have not had their turn. */
   get busy(): boolean {
@@ -105,15 +107,22 @@ export class Lane {
         return place.promise
       }
     }
-    return turn(e, outcome)
+    if (this.#holds === 0) return turn(e, outcome)
+    // its own hooks have ended a session, whose stanzas come first
+    const place = this.#enter(chain, part, e, turn)
+    place.copied = true
+    this.#ready(place, outcome)
+    return place.promise
   }
 
   /** No turn of anybody comes before this is disposed, also of who is in the lane already. */
   hold(): Disposable {
     const place: AnyPlace = { ready: false, copied: true, verdict: undefined, copy: nothing, take: nothing }
     this.#queue.splice(this.#head, 0, place)
+    this.#holds++
     return {
       [Symbol.dispose]: () => {
+        if (!place.ready) this.#holds--
         place.ready = true
         this.#advance()
       },
@@ -198,8 +207,10 @@ export class Lane {
           this.#copyOver(place, copied)
           break
         }
+        place.copied = true
+        if (this.#queue[this.#head] !== place) continue // they have ended a session, see hold
       }
-      this.#leave(place)
+      this.#leave()
       place.take()
     }
     this.#advancing = false
@@ -215,9 +226,8 @@ export class Lane {
     copied.then(over, over)
   }
 
-  #leave(place: AnyPlace): void {
-    if (this.#queue[this.#head] === place) this.#head++
-    else this.#queue.splice(this.#queue.indexOf(place, this.#head), 1) // its copy hooks ended a session, see hold
+  #leave(): void {
+    this.#head++
     if (this.#head === this.#queue.length) {
       this.#queue = []
       this.#head = 0

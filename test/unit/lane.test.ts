@@ -115,7 +115,7 @@ describe('lane', () => {
     expect(lane.busy).to.equal(false)
   })
 
-  it('held from within the copy hooks of a stanza, whose turn comes at once', async () => {
+  it('held from within the copy hooks of a stanza, gives that no turn either', async () => {
     const { events, gates, wait, lane, pass } = setUp()
     let held: Disposable | undefined
     wait('store', () => true)
@@ -127,11 +127,27 @@ describe('lane', () => {
     await settle()
     gates.get('store 2')!.resolve()
     gates.get('store 1')!.resolve()
-    await one
-    expect(events.slice(2)).to.deep.equal(['copy 1', 'turn 1'])
+    await settle()
+    expect(events.slice(2)).to.deep.equal(['copy 1'])
     held?.[Symbol.dispose]()
-    await two
-    expect(events.slice(4)).to.deep.equal(['copy 2', 'turn 2'])
+    await Promise.all([one, two])
+    expect(events.slice(3)).to.deep.equal(['turn 1', 'copy 2', 'turn 2'])
+    expect(lane.busy).to.equal(false)
+  })
+
+  it('the same when nothing else waits', async () => {
+    const { events, wait, lane, pass } = setUp()
+    let held: Disposable | undefined
+    wait('copy', (n) => {
+      if (n === 1) held = lane.hold()
+      return false
+    })
+    const [one, two] = [pass(1), pass(2)]
+    await settle()
+    expect(events.filter((e) => e.startsWith('turn'))).to.deep.equal([])
+    held?.[Symbol.dispose]()
+    await Promise.all([one, two])
+    expect(events.filter((e) => e.startsWith('turn'))).to.deep.equal(['turn 1', 'turn 2'])
     expect(lane.busy).to.equal(false)
   })
 
