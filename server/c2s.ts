@@ -326,6 +326,8 @@ export class C2s implements SessionDriver, NegotiationDriver {
     session.bound = false
     session.setPresence(undefined)
     await handedOn
+    const account = host.account(session.jid.local)
+    if (account !== undefined) host.release(account) // what the client sent at last was in its lane until now
   }
 
   // ---- time ----

@@ -212,3 +212,23 @@ describe('session: binding and end', () => {
     expect(two.transport.paused).to.equal(false)
   })
 })
+
+describe('session: the end', () => {
+  it('leaves nothing in memory of an account without sessions, whatever was on its way', async () => {
+    const gate = Promise.withResolvers<void>()
+    const slow: ModuleDef<never> = {
+      name: 'slow',
+      summary: 'test',
+      specs: [],
+      setup: (ctx) => ctx.hook('client:in', { phase: 'store', kinds: ['message'] }, () => gate.promise),
+    }
+    await using h = await testHost({ modules: [slow], accounts: ['romeo', 'juliet'] })
+    const romeo = await h.client('romeo@example.org/a')
+    await romeo.send(message('juliet@example.org', '1'))
+    await romeo.close()
+    expect(h.host.account('romeo')?.sessions).to.deep.equal([])
+    gate.resolve()
+    await h.settle()
+    expect(h.host.account('romeo')).to.equal(undefined)
+  })
+})
