@@ -18,6 +18,7 @@ const bad = defineModule({
       keeps: () => true,
       keep: () => Promise.reject(new Error('disk full')),
       handed: () => false,
+      reads: () => false,
       pending: () => false,
     })
   },
