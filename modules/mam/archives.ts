@@ -20,6 +20,7 @@ import { Doubts, type NewEntry } from './doubts.ts'
 import type { IdCodec } from './ids.ts'
 import { NS_RETRACT } from './ns.ts'
 import type { Finding } from './rules.ts'
+import { Moments } from './moments.ts'
 import { textOf } from './search.ts'
 import { Unanswered } from './unanswered.ts'
 import type { ArchivedMessage, Stored } from './service.ts'
@@ -68,9 +69,7 @@ export class Archives {
   readonly #underWay = new Map<string, Promise<unknown>>()
   /** Owners of archives in which something is being put anew, and when the next append may begin; never rejects. */
   readonly #lines = new Map<string, Promise<void>>()
-  /** Messages of this moment without a key, and when the last one of each name came. */
-  readonly #moments = new Map<string, number>()
-  #moment = 0
+  readonly #moments = new Moments()
 
   /** `resendMs`: how long a message that is sent again counts as the same, milliseconds. */
   constructor(ctx: Ctx, ids: IdCodec, resendMs: number) {
@@ -98,18 +97,23 @@ export class Archives {
     then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
   ): Promise<T> {
     const dedupe = this.#dedupe(way, peer, finding)
-    const by = this.#ctx.now() + APPEND_MS
+    const now = this.#ctx.now()
+    const by = now + APPEND_MS
     const line =
       (this.#lines.size === 0 ? undefined : this.#lines.get(local)) ?? this.#underWayOf(local, dedupe)
     if (line === undefined) {
-      const { done, hold } = this.#begin(local, peer, stanza, dedupe, by, then)
+      const { done, hold } = this.#begin(local, peer, stanza, dedupe, now, by, then)
       if (hold !== undefined) this.#stand(local, hold)
       return done
     }
     // In line behind all that came before, whether it waits or has begun.
     const begun = line
       .then(() => this.#underWayOf(local, dedupe))
-      .then(() => this.#begin(local, peer, stanza, dedupe, by, then))
+      .then(() => {
+        const later = this.#ctx.now()
+        if (later >= by) throw tooLate()
+        return this.#begin(local, peer, stanza, dedupe, later, by, then)
+      })
     this.#stand(
       local,
       begun.then(
@@ -146,6 +150,7 @@ export class Archives {
     peer: JID,
     stanza: Element,
     dedupe: string | undefined,
+    now: number,
     by: number,
     then: (id: string, duplicate: boolean, since?: Date) => T | Promise<T>,
   ): Begun<T> {
@@ -153,11 +158,11 @@ export class Archives {
     const entry = { with: peer.bare.toString(), doc }
     if (dedupe === undefined) {
       // Equal messages have equal ids.
-      const at = this.#momentOf(`${local} ${entry.with} ${stanza.attr('id') ?? doc.xml}`)
+      const at = new Date(this.#moments.of(local, stanza.attr('id') ?? doc.xml, now))
       const single = { ...entry, at }
       return { done: this.#put(local, single, by, ({ id }) => then(this.ids.encode(local, id), false)) }
     }
-    const keyed = { ...entry, at: new Date(this.#ctx.now()), dedupe }
+    const keyed = { ...entry, at: new Date(now), dedupe }
     const done = this.#put(local, keyed, by, ({ id, duplicate }) => {
       if (!duplicate) {
         if (this.doubts.some) this.doubts.forget(local, keyed)
@@ -172,26 +177,12 @@ export class Archives {
     return { done, hold: settled(done) }
   }
 
-  /** The time of an entry without a key, which is known by that and its text: those of the same name are a millisecond apart. */
-  #momentOf(name: string): Date {
-    const now = this.#ctx.now()
-    if (now !== this.#moment) {
-      this.#moment = now
-      // Some are ahead of the clock; all are, when it was set back.
-      for (const [old, at] of this.#moments) if (at < now || at > now + 1000) this.#moments.delete(old)
-    }
-    const at = Math.max(now, (this.#moments.get(name) ?? 0) + 1)
-    this.#moments.set(name, at)
-    return new Date(at)
-  }
-
   #put<T>(
     local: string,
     entry: NewEntry,
     by: number,
     then: (stored: Appended) => T | Promise<T>,
   ): Promise<T> {
-    if (this.#ctx.now() >= by) throw tooLate()
     const attempt = this.#unanswered.begin(local, entry)
     const appending = this.archive.append(local, entry)
     const key = entry.dedupe === undefined ? undefined : underWayKey(local, entry.dedupe)
@@ -201,16 +192,16 @@ export class Archives {
         if (key !== undefined) this.#underWay.delete(key)
         if (!stored.duplicate && this.#ctx.now() >= by) {
           this.doubts.add(local, entry, false)
-          this.#unanswered.end(local, attempt, false)
+          this.#unanswered.end(attempt, false)
           throw tooLate()
         }
-        this.#unanswered.end(local, attempt, true)
+        this.#unanswered.end(attempt, true)
         return then(stored)
       },
       (error: unknown) => {
         if (key !== undefined) this.#underWay.delete(key)
         this.doubts.add(local, entry, error instanceof StoreUnavailable)
-        this.#unanswered.end(local, attempt, false)
+        this.#unanswered.end(attempt, false)
         throw error
       },
     )
@@ -223,6 +214,7 @@ export class Archives {
   async #known(local: string, entry: Keyed, first: string, stanza: Element, by: number): Promise<Appended> {
     const looks = createHash('sha256').update(looksOf(stanza)).digest('base64url')
     for (let use = 0; use < MAX_USES; use++) {
+      if (this.#ctx.now() >= by) throw tooLate()
       const parts = use === 0 ? [] : use === 1 ? [looks] : [looks, `${use}`]
       const keyed = { ...entry, dedupe: keyOf(entry.dedupe, ...parts) }
       const stored = await this.#shown(local, keyed, use === 0 ? first : undefined, by)
@@ -245,6 +237,7 @@ export class Archives {
         : { id: first, duplicate: true }
     if (!stored.duplicate || !this.doubts.has(local, entry)) return stored
     await this.doubts.settle(local)
+    if (this.#ctx.now() >= by) throw tooLate()
     return await this.#put(local, entry, by, (appended) => appended)
   }
 

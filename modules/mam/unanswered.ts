@@ -11,36 +11,33 @@ const MAX_READS = 3
 
 /** An append under way. */
 export interface Attempt {
+  readonly local: string
   readonly entry: NewEntry
   /** Somebody has read what it stored. */
-  asked?: PromiseWithResolvers<boolean>
+  asked: PromiseWithResolvers<boolean> | undefined
 }
 
 /** Those of all archives of a host. */
 export class Unanswered {
-  readonly #byOwner = new Map<string, Set<Attempt>>()
+  readonly #all = new Set<Attempt>()
 
   begin(local: string, entry: NewEntry): Attempt {
-    const attempt = { entry }
-    const own = this.#byOwner.get(local)
-    if (own === undefined) this.#byOwner.set(local, new Set([attempt]))
-    else own.add(attempt)
+    const attempt = { local, entry, asked: undefined }
+    this.#all.add(attempt)
     return attempt
   }
 
   /** There is an answer. `good`: the entry is there, and stays. What failed is in doubt by now. */
-  end(local: string, attempt: Attempt, good: boolean): void {
-    const own = this.#byOwner.get(local)
-    if (own?.delete(attempt) === true && own.size === 0) this.#byOwner.delete(local)
+  end(attempt: Attempt, good: boolean): void {
+    this.#all.delete(attempt)
     attempt.asked?.resolve(good)
   }
 
   /** Whether all of the entries have succeeded; undefined: they have. */
   #good(local: string, entries: readonly Entry<Stored>[]): Promise<boolean> | undefined {
-    const own = this.#byOwner.get(local)
-    if (own === undefined) return undefined
     const waiting: Promise<boolean>[] = []
-    for (const attempt of own) {
+    for (const attempt of this.#all) {
+      if (attempt.local !== local) continue
       const at = attempt.entry.at.getTime()
       const { xml } = attempt.entry.doc
       if (!entries.some((one) => one.at.getTime() === at && one.doc.xml === xml)) continue
