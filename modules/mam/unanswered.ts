@@ -9,34 +9,41 @@ import type { Stored } from './service.ts'
 /** How often a page is read anew because something in it has failed. */
 const MAX_READS = 3
 
-/** An append under way. */
+/** An append under way: one in a list, since there is one for each message. */
 export interface Attempt {
   readonly local: string
   readonly entry: NewEntry
+  before: Attempt | undefined
+  after: Attempt | undefined
   /** Somebody has read what it stored. */
   asked: PromiseWithResolvers<boolean> | undefined
 }
 
 /** Those of all archives of a host. */
 export class Unanswered {
-  readonly #all = new Set<Attempt>()
+  #last: Attempt | undefined
 
   begin(local: string, entry: NewEntry): Attempt {
-    const attempt = { local, entry, asked: undefined }
-    this.#all.add(attempt)
+    const before = this.#last
+    const attempt = { local, entry, before, after: undefined, asked: undefined }
+    if (before !== undefined) before.after = attempt
+    this.#last = attempt
     return attempt
   }
 
   /** There is an answer. `good`: the entry is there, and stays. What failed is in doubt by now. */
   end(attempt: Attempt, good: boolean): void {
-    this.#all.delete(attempt)
+    const { before, after } = attempt
+    if (before !== undefined) before.after = after
+    if (after === undefined) this.#last = before
+    else after.before = before
     attempt.asked?.resolve(good)
   }
 
   /** Whether all of the entries have succeeded; undefined: they have. */
   #good(local: string, entries: readonly Entry<Stored>[]): Promise<boolean> | undefined {
     const waiting: Promise<boolean>[] = []
-    for (const attempt of this.#all) {
+    for (let attempt = this.#last; attempt !== undefined; attempt = attempt.before) {
       if (attempt.local !== local) continue
       const at = attempt.entry.at.getTime()
       const { xml } = attempt.entry.doc

@@ -8,8 +8,8 @@ describe('module mam: times of messages without a key', () => {
     const moments = new Moments()
     const times = ['a', 'b', 'a', 'a', 'b', 'c'].map((name) => moments.of('romeo', name, 100) - 100)
     expect(times).to.deep.equal([0, 0, 1, 2, 1, 0])
-    expect(moments.of('juliet', 'a', 100)).to.equal(100)
     expect(moments.of('romeo', 'a', 101)).to.equal(103)
+    expect(moments.of('juliet', 'a', 101)).to.equal(101)
     expect(moments.of('romeo', 'a', 200)).to.equal(200)
   })
 
@@ -29,7 +29,6 @@ describe('module mam: times of messages without a key', () => {
 
   it('no two equal ones of an archive have the same, however they come', () => {
     const step = fc.record({
-      owner: fc.constantFrom('romeo', 'juliet'),
       name: fc.constantFrom('a', 'b', 'c'),
       wait: fc.constantFrom(0, 0, 0, 1, 2, 5),
     })
@@ -38,12 +37,12 @@ describe('module mam: times of messages without a key', () => {
         const moments = new Moments()
         const seen = new Set<string>()
         let now = 1000
-        for (const { owner, name, wait } of steps) {
+        for (const { name, wait } of steps) {
           now += wait
-          const at = moments.of(owner, name, now)
+          const at = moments.of('romeo', name, now)
           expect(at).to.be.at.least(now)
-          expect(seen.has(`${owner} ${name} ${at}`)).to.equal(false)
-          seen.add(`${owner} ${name} ${at}`)
+          expect(seen.has(`${name} ${at}`)).to.equal(false)
+          seen.add(`${name} ${at}`)
         }
       }),
       { numRuns: 2000 },
