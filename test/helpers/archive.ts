@@ -6,11 +6,12 @@ import retract from '../../modules/retract/index.ts'
 import roster from '../../modules/roster/index.ts'
 import stanzaIdModule from '../../modules/stanza-id.ts'
 import disco from '../../modules/disco.ts'
-import { type Archive, type Doc, type Store, StoreUnavailable } from '../../server/storage/contract.ts'
+import { type Store, StoreUnavailable } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { outcome } from './iq.ts'
+import { wrapped } from './wrapped-store.ts'
 import { type TestClient, type TestHost, type TestHostOptions, testHost } from './host.ts'
 
 /** The namespace of archives. */
@@ -167,8 +168,7 @@ export async function controlledStore(): Promise<{
   const fine = (...failures: readonly boolean[]): void => {
     if (failures.includes(true)) throw new Error('disk full')
   }
-  const wrap = <T extends Doc>(archive: Archive<T>): Archive<T> => ({
-    ...archive,
+  const store = wrapped(inner, (archive) => ({
     append: async (owner, entry) => {
       const gate = gates.get(owner)
       if (silent.has(owner)) throw new StoreUnavailable('no answer')
@@ -188,22 +188,10 @@ export async function controlledStore(): Promise<{
       fine(failing.has(owner))
       return await archive.page(owner, q)
     },
-    replace: (owner, id, doc) => archive.replace(owner, id, doc),
     remove: async (owner, q) => {
       fine(failing.has(owner), stuck.has(owner))
       return await archive.remove(owner, q)
     },
-    owners: () => archive.owners(),
-  })
-  const store: Store = {
-    driver: inner.driver,
-    open: (host, module) => {
-      const opened = inner.open(host, module)
-      return { ...opened, archive: (name, opts) => wrap(opened.archive(name, opts)) }
-    },
-    purgeOwner: (host, owner) => inner.purgeOwner(host, owner),
-    healthy: () => inner.healthy(),
-    close: () => inner.close(),
-  }
+  }))
   return { store, gates, reading, failing, unsure, silent, stuck }
 }

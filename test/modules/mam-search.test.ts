@@ -1,12 +1,13 @@
 /** Searches that take longer than an answer may (XEP-0431, XEP-0313 §4.1.1): they are done in steps, go on where they were, and are one at a time. */
 import { expect } from 'chai'
-import type { Archive, Doc, Query, Store } from '../../server/storage/contract.ts'
+import type { Query, Store } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import { withTimeLimit } from '../../server/store-limits.ts'
 import { archiveHost, chat, query, queryXml } from '../helpers/archive.ts'
 import type { TestClient, TestHost } from '../helpers/host.ts'
 import { fromRemote } from '../helpers/im.ts'
 import { outcome } from '../helpers/iq.ts'
+import { wrapped } from '../helpers/wrapped-store.ts'
 import { quiet } from '../helpers/resent.ts'
 
 const FULLTEXT = '{urn:xmpp:fulltext:0}fulltext'
@@ -16,24 +17,9 @@ const WAIT = 'wait resource-constraint'
 async function reading(
   page: <T>(read: (q: Query) => Promise<T>, q: Query) => Promise<T>,
 ): Promise<{ readonly store: Store }> {
-  const inner = await openMemory()
-  const wrap = <T extends Doc>(archive: Archive<T>): Archive<T> => ({
-    append: (owner, entry) => archive.append(owner, entry),
+  const store = wrapped(await openMemory(), (archive) => ({
     page: (owner, q) => page((asked) => archive.page(owner, asked), q),
-    replace: (owner, id, doc) => archive.replace(owner, id, doc),
-    remove: (owner, q) => archive.remove(owner, q),
-    owners: () => archive.owners(),
-  })
-  const store: Store = {
-    driver: inner.driver,
-    open: (host, module) => {
-      const opened = inner.open(host, module)
-      return { ...opened, archive: (name, opts) => wrap(opened.archive(name, opts)) }
-    },
-    purgeOwner: (host, owner) => inner.purgeOwner(host, owner),
-    healthy: () => inner.healthy(),
-    close: () => inner.close(),
-  }
+  }))
   return { store }
 }
 

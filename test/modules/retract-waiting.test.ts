@@ -2,7 +2,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { expect } from 'chai'
 import retract from '../../modules/retract/index.ts'
-import type { Archive, Doc, Store } from '../../server/storage/contract.ts'
+import type { Store } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import { parseJid } from '../../server/xmpp/jid.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
@@ -10,6 +10,7 @@ import { archived, archiveHost, chat, origin, query } from '../helpers/archive.t
 import type { TestHost } from '../helpers/host.ts'
 import { fromRemote } from '../helpers/im.ts'
 import { quiet } from '../helpers/resent.ts'
+import { wrapped } from '../helpers/wrapped-store.ts'
 import { makeFaulty } from '../robustness/faulty-store.ts'
 
 const R = 'romeo@example.org'
@@ -39,27 +40,13 @@ async function waiting(store: Store, local: string): Promise<number> {
 /** Counts the entries that are read of each archive. */
 function counting(inner: Store): { readonly store: Store; readonly read: Map<string, number> } {
   const read = new Map<string, number>()
-  const wrap = <T extends Doc>(archive: Archive<T>): Archive<T> => ({
-    append: (owner, entry) => archive.append(owner, entry),
+  const store = wrapped(inner, (archive) => ({
     page: async (owner, q) => {
       const page = await archive.page(owner, q)
       read.set(owner, (read.get(owner) ?? 0) + page.entries.length)
       return page
     },
-    replace: (owner, id, doc) => archive.replace(owner, id, doc),
-    remove: (owner, q) => archive.remove(owner, q),
-    owners: () => archive.owners(),
-  })
-  const store: Store = {
-    driver: inner.driver,
-    open: (host, module) => {
-      const opened = inner.open(host, module)
-      return { ...opened, archive: (name, opts) => wrap(opened.archive(name, opts)) }
-    },
-    purgeOwner: (host, owner) => inner.purgeOwner(host, owner),
-    healthy: () => inner.healthy(),
-    close: () => inner.close(),
-  }
+  }))
   return { store, read }
 }
 
