@@ -85,12 +85,20 @@ describe('slow readers', function () {
       other.onText = seen.from(other)
       const total = 30_000
       const rest = `to='slow@${stage.place.domain}/slow'><body>${'x'.repeat(900)}</body></message>`
-      // the other one reads, but this process also sends: it is not to fall behind by more than the slow one has taken
-      const keepUp = (sent: number): Promise<void> =>
-        other.when(
-          () => seen.first === undefined || sent - seen.first - seen.times.size < 4000,
-          () => `${seen.times.size} of ${sent} messages came`,
+      // The other one reads, but this process also sends: it is not to fall behind by more than the slow one has taken. That is known when
+      // the first has come; until then this process is not to be far ahead of the server, however long it is kept from reading.
+      let worked = 0
+      const keepUp = async (sent: number): Promise<void> => {
+        if (sent - worked > 500) {
+          await sender.ping(`after-${sent}`)
+          worked = sent
+        }
+        await other.when(
+          () => other.closed || seen.first === undefined || sent - seen.first - seen.times.size < 4000,
+          () => `${seen.times.size} of ${sent} messages came, the first is ${seen.first}`,
         )
+        expect(other.closed, 'the other one is a slow reader too').to.equal(false)
+      }
       const grown = await flood(
         stage,
         sender,
