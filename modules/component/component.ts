@@ -100,13 +100,15 @@ export class Component {
   #askForLife(one: Connection, newcomer: PeerStream): void {
     const { stream } = one
     const asked = this.#ctx.now()
+    const heard = stream.lastReceivedAt
     one.asked = true
     const from = this.#ctx.hosts[0]
     const ping = el('ping', 'urn:xmpp:ping')
     stream.send(el('iq', NS.CLIENT, { type: 'get', id: randomUUID(), from, to: this.domain }, ping))
     this.#ctx.timers.after(this.#settings.signOfLifeMs, () => {
       one.asked = false
-      if (!stream.open || stream.lastReceivedAt > asked) return
+      // one that answers within the millisecond is alive, and the clock may have gone back
+      if (!stream.open || stream.lastReceivedAt !== heard || heard >= asked) return
       this.#ctx.log.warn('component gives no sign of life', {
         component: this.domain,
         newcomer: newcomer.remoteAddress,

@@ -194,6 +194,25 @@ describe('component: one domain, several components', () => {
     expect(await attempt()).to.equal('<handshake/>')
   })
 
+  for (const [when, back] of [
+    ['within the millisecond', 0],
+    ['after the clock has gone back', 60_000],
+  ] as const)
+    it(`refuse: the first one gives its sign of life ${when}, and stays`, async () => {
+      await using h = await start({}, { onLog: () => undefined })
+      const first = await connected(h)
+      await h.clock.advance(1000)
+      const second = h.connect(PORT)
+      expect(await second.send(handshake(await second.send(header())))).to.contain('conflict')
+      const [ping] = await first.talk('')
+      const now = h.clock.now.bind(h.clock)
+      h.clock.now = () => now() - back
+      await first.talk(`<iq type='result' from='${DOMAIN}' to='example.org' id='${ping?.attr('id')}'/>`)
+      await h.clock.advance(60_000)
+      expect(first.error).to.equal(undefined)
+      expect(first.closed).to.equal(false)
+    })
+
   it('replace: the first one gets conflict, and what it was not sent goes to the second', async () => {
     await using h = await start({ conflict: 'replace' })
     const romeo = await h.client('romeo@example.org/orchard')
