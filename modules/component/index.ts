@@ -156,14 +156,19 @@ export default defineModule({
     }
     const streams = ctx.streams(rules)
 
-    /** Takes new domains, gives up old ones, and changes the others. Throws OperatorError, and changes nothing, when one cannot be. */
-    function serve(next: Config): void {
+    /** What is to be served. Throws OperatorError when one of the domains cannot be. */
+    function settingsOf(next: Config): ReadonlyMap<string, ComponentSettings> {
       const wanted = new Map<string, ComponentSettings>()
       for (const [domain, own] of Object.entries(next.components)) {
         if (!components.has(domain)) checkFree(ctx, domain)
         const secret = secretOf(domain, own.secret)
         wanted.set(domain, { secret, conflict: own.conflict ?? next.conflict, signOfLifeMs: next.signOfLife })
       }
+      return wanted
+    }
+
+    /** Takes new domains, gives up old ones, and changes the others. */
+    function serve(next: Config, wanted: ReadonlyMap<string, ComponentSettings>): void {
       for (const [domain, component] of components) {
         if (wanted.has(domain)) continue
         components.delete(domain)
@@ -192,7 +197,24 @@ export default defineModule({
       }
     }
 
-    serve(options)
+    async function stopListening(): Promise<void> {
+      await Promise.all(listeners.map((listener) => listener.close()))
+      listeners = []
+    }
+
+    /** Listens elsewhere; where that cannot be, as before. */
+    async function move(next: Config): Promise<void> {
+      await stopListening()
+      try {
+        await listen(next)
+      } catch (error) {
+        await stopListening()
+        await listen(now)
+        throw error
+      }
+    }
+
+    serve(options, settingsOf(options))
     return {
       ready: () => listen(options),
       async stop() {
@@ -200,15 +222,13 @@ export default defineModule({
         await Promise.all(Array.from(components.values(), (component) => component.settled()))
       },
       async reconfigure(next) {
-        serve(next)
         const where = (of: Config): string =>
           JSON.stringify([of.listen, Object.keys(of.components).length > 0])
-        const moved = where(next) !== where(now)
+        // all or nothing: what may fail comes first
+        const wanted = settingsOf(next)
+        if (where(next) !== where(now)) await move(next)
+        serve(next, wanted)
         now = next
-        if (!moved) return
-        await Promise.all(listeners.map((listener) => listener.close()))
-        listeners = []
-        await listen(next)
       },
     }
   },

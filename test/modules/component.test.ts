@@ -332,4 +332,37 @@ describe('component: configuration', () => {
     expect([...h.listening]).to.deep.equal([])
     expect(a.error).to.equal('host-gone')
   })
+
+  it('reload: where it cannot listen everything stays as it was, and it can be asked again', async () => {
+    let inUse = false
+    const listening: typeof component = {
+      ...component,
+      setup(ctx, options) {
+        const listen: typeof ctx.listen = (where, accept) =>
+          inUse && where.port === 6000
+            ? Promise.reject(new Error('the port is in use'))
+            : ctx.listen(where, accept)
+        return component.setup(Object.create(ctx, { listen: { value: listen } }) as typeof ctx, options)
+      },
+    }
+    const components = { [DOMAIN]: { secret: SECRET } }
+    await using h = await testHost({ modules: [listening], config: { component: { components } } })
+    const first = await connected(h)
+    const moved = new Map([
+      [
+        'component',
+        { components: { 'b.example.org': { secret: 'b' } }, listen: [{ port: 6001 }, { port: 6000 }] },
+      ],
+    ])
+    inUse = true
+    const error = await h.reload(moved).catch((e: unknown) => e)
+    expect(String(error)).to.contain('the port is in use')
+    expect([...h.listening.keys()]).to.deep.equal([PORT])
+    expect(first.closed).to.equal(false)
+    expect(await h.connect(PORT).send(header('b.example.org'))).to.contain('host-unknown')
+    inUse = false
+    await h.reload(moved)
+    expect([...h.listening.keys()]).to.deep.equal([6001, 6000])
+    expect(first.error).to.equal('host-gone')
+  })
 })
