@@ -30,7 +30,11 @@ const config = c.object({
     .describe(
       'A device is told of messages once in that time, of all that came meanwhile; calls are told at once',
     ),
-  callsPerMinute: c.int().min(1).default(10).describe('Calls that one device is told of'),
+  callsPerMinute: c
+    .int()
+    .min(1)
+    .default(10)
+    .describe('Calls that one device is told of at once; of more it is told like of messages'),
   silence: c
     .duration('30s', { min: '1s' })
     .describe('A connected client that has not confirmed a message after that time is treated as away'),

@@ -62,7 +62,7 @@ export class Owed {
     this.#told = ctx.metrics.counter('missed', 'Messages and calls that devices were away for')
     this.#limited = ctx.metrics.counter(
       'limited',
-      'Calls that a device was not told of because there were too many',
+      'Calls that a device was told of like messages because there were too many',
     )
   }
 
@@ -76,7 +76,10 @@ export class Owed {
     else {
       if (this.#isKnown(registration.local, state, notice, sent)) return
       this.#told.add()
-      if (notice.call) return this.#call(registration, state, notice)
+      if (notice.call && this.#mayCall(state)) {
+        this.#publisher.call(registration.local, registration.key, notice.key)
+        return
+      }
       state.missed++
       state.last = notice
     }
@@ -84,14 +87,16 @@ export class Owed {
     this.#write(registration, state)
   }
 
-  #call(registration: Registration, state: State, { key }: Notice): void {
+  /** One call too many is told of as a message is: who floods the device must not keep it from the call of somebody else. */
+  #mayCall(state: State): boolean {
     const minute = Math.floor(this.#ctx.now() / MINUTE_MS)
     if (state.minute !== minute) {
       state.minute = minute
       state.calls = 0
     }
-    if (++state.calls > this.#options.callsPerMinute) return this.#limited.add()
-    this.#publisher.call(registration.local, registration.key, key)
+    if (++state.calls <= this.#options.callsPerMinute) return true
+    this.#limited.add()
+    return false
   }
 
   /** The device has seen everything. */

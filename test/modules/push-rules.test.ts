@@ -157,10 +157,23 @@ describe('push: rules (XEP-0357)', () => {
       await using stage = await pushStage({ callsPerMinute: 3 })
       await stage.away('phone')
       for (let i = 0; i < 10; i++) await stage.send(proposal(`c${i}`))
-      expect(await stage.app.counts()).to.have.length(3)
+      const urgent = async (): Promise<number> =>
+        (await stage.app.told()).filter(({ priority }) => priority === 'high').length
+      expect(await urgent()).to.equal(3)
       await stage.host.clock.advance(60_000)
       await stage.send(proposal('later'))
-      expect(await stage.app.counts()).to.have.length(1)
+      expect(await urgent()).to.equal(1)
+    })
+
+    it('a stranger who calls all the time does not keep a device from being told of another call', async () => {
+      await using stage = await pushStage()
+      await stage.away('phone')
+      for (let i = 0; i < 30; i++) await stage.send(proposal(`c${i}`))
+      expect(await stage.app.counts()).to.deep.equal([...Array<string>(10).fill('phone 0'), 'phone 1'])
+      expect(await stage.app.during(stage.host, 15_000)).to.deep.equal(['phone 20'])
+      const friend = await stage.host.client('app@example.org/friend')
+      await friend.send(`<message to='${ROMEO}' type='chat' id='f'>${proposal('real')}</message>`)
+      expect(await stage.app.during(stage.host, 10_000)).to.deep.equal(['phone 21'])
     })
 
     it('are tried again soon, and not when nobody rings any more', async () => {
