@@ -45,7 +45,7 @@ export interface DeviceOwner {
 interface Watched {
   /** Undefined: what was sent again when the session went on with a new stream. */
   readonly notice: Notice | undefined
-  readonly at: number
+  at: number
   /** Confirmed when the client has confirmed so many. */
   readonly position: number
   /** The owner knows that it was missed. */
@@ -146,6 +146,7 @@ export class Devices {
     const now = this.#ctx.now()
     const { silence, callSilence } = this.#owner.patience
     for (const [session, watched] of Array.from(this.#watched)) {
+      for (const one of watched.list) if (one.at > now) one.at = now // the clock has gone back
       this.#prune(session)
       if (!this.#watched.has(session)) continue
       const isLate = ({ notice, at }: Watched): boolean =>

@@ -115,8 +115,13 @@ export class Publisher {
 
   /** Something is due for a device, which was told something at `pushedAt` last. */
   due(local: string, key: string, pushedAt: number): void {
-    const delayMs = Math.max(0, pushedAt + this.#options.interval - this.#ctx.now())
-    this.#ordinary.add({ local, key }, { key: `${local} ${key}`, delayMs })
+    this.#ordinary.add({ local, key }, { key: `${local} ${key}`, delayMs: this.#leftOf(pushedAt) })
+  }
+
+  /** What is left of the interval; nothing where the clock has gone back since, by however much. */
+  #leftOf(pushedAt: number): number {
+    const since = this.#ctx.now() - pushedAt
+    return since < 0 ? 0 : Math.max(0, this.#options.interval - since)
   }
 
   /** Somebody calls; `id` tells calls apart. */
@@ -138,7 +143,7 @@ export class Publisher {
       case 'away':
     }
     // another process may have published
-    if (doc.pushedAt + this.#options.interval > this.#ctx.now()) return this.due(local, key, doc.pushedAt)
+    if (this.#leftOf(doc.pushedAt) > 0) return this.due(local, key, doc.pushedAt)
     const standing = this.#reach.standing(doc.jid)
     if (standing === 'silent' || (standing === 'doubtful' && this.#messageShares.under(doc.jid) > 0))
       throw new Error('the app server gave no answer a moment ago')

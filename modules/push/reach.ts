@@ -31,7 +31,8 @@ export class Reach {
     const known = this.#known.get(service)
     if (known === undefined) return 'unknown'
     if (known.silentAt === 0) return 'answers'
-    return this.#now() - known.silentAt < SILENT_MS ? 'silent' : 'doubtful'
+    const since = this.#now() - known.silentAt
+    return since >= 0 && since < SILENT_MS ? 'silent' : 'doubtful' // the clock may have gone back
   }
 
   /** It has answered, whatever it said. */
@@ -42,7 +43,9 @@ export class Reach {
   /** A request of the time `sentAt` has no answer; it says nothing of the app server when that has answered another one since. */
   unanswered(service: string, sentAt: number): void {
     const answeredAt = this.#known.get(service)?.answeredAt ?? 0
-    if (answeredAt <= sentAt) this.#note(service, { answeredAt, silentAt: this.#now() })
+    const now = this.#now()
+    // an answer that is still to come was noted before the clock went back
+    if (answeredAt <= sentAt || answeredAt > now) this.#note(service, { answeredAt, silentAt: now })
   }
 
   #note(service: string, known: Known): void {

@@ -258,7 +258,7 @@ class RedisQueue implements OpenQueue {
 
   #askCount(): void {
     const now = this.#env.clock.now()
-    if (now - this.#askedAt < COUNT_MS) return
+    if (Math.abs(now - this.#askedAt) < COUNT_MS) return // the clock may have gone back
     this.#askedAt = now
     this.#queue.getJobCountByTypes('waiting', 'delayed', 'prioritized').then(
       (count) => void (this.#inRedis = count),

@@ -10,10 +10,16 @@ interface Timer {
 /** A clock that stands still until `advance`. Starts on 2026-01-01. */
 export class VirtualClock implements Clock {
   #now = Date.UTC(2026, 0, 1)
+  #behind = 0
   readonly #timers = new Set<Timer>()
 
   now(): number {
-    return this.#now
+    return this.#now - this.#behind
+  }
+
+  /** The clock is put back; timers go on as those of the machine do. */
+  putBack(ms: number): void {
+    this.#behind += ms
   }
 
   after(ms: number, fn: () => void): Disposable {

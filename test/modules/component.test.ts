@@ -205,8 +205,7 @@ describe('component: one domain, several components', () => {
       const second = h.connect(PORT)
       expect(await second.send(handshake(await second.send(header())))).to.contain('conflict')
       const [ping] = await first.talk('')
-      const now = h.clock.now.bind(h.clock)
-      h.clock.now = () => now() - back
+      h.clock.putBack(back)
       await first.talk(`<iq type='result' from='${DOMAIN}' to='example.org' id='${ping?.attr('id')}'/>`)
       await h.clock.advance(60_000)
       expect(first.error).to.equal(undefined)

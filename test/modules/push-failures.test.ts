@@ -69,6 +69,18 @@ describe('push: failures (XEP-0357)', () => {
       expect(await stage.app.during(stage.host, 2_000_000)).to.deep.equal(['phone 2'])
     })
 
+    it('no answer, and the clock goes back by hours: tried again as soon as otherwise', async () => {
+      await using stage = await pushStage({}, { onLog: () => undefined })
+      await stage.away('phone')
+      stage.app.answer = 'nothing'
+      await stage.say('one')
+      expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+      await stage.host.clock.advance(31_000)
+      stage.host.clock.putBack(7_200_000)
+      stage.app.answer = 'result'
+      expect(await stage.app.during(stage.host, 120_000)).to.deep.equal(['phone 1'])
+    })
+
     it('an app server that is gone and comes back', async () => {
       await using stage = await pushStage({}, { onLog: () => undefined })
       await stage.away('phone')

@@ -103,6 +103,19 @@ describe('push: rules (XEP-0357)', () => {
       expect(await stage.app.counts()).to.deep.equal([])
     })
 
+    it('the clock goes back by an hour: told all the same, and once in an interval again', async () => {
+      await using stage = await pushStage()
+      await stage.away('phone')
+      await stage.say('one')
+      expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+      stage.host.clock.putBack(3_600_000)
+      await stage.say('two')
+      expect(await stage.app.counts()).to.deep.equal(['phone 2'])
+      await stage.say('three')
+      expect(await stage.app.counts()).to.deep.equal([])
+      expect(await stage.app.during(stage.host, 10_000)).to.deep.equal(['phone 3'])
+    })
+
     it('one device does not use up the interval of another', async () => {
       await using stage = await pushStage({ interval: '30s' })
       await stage.away('phone')

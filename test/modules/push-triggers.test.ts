@@ -238,6 +238,14 @@ describe('push: triggers (XEP-0357)', () => {
       expect(await stage.app.counts()).to.deep.equal(['phone 2'])
     })
 
+    it('also when the clock goes back meanwhile', async () => {
+      await using stage = await pushStage()
+      await managed(stage, 'phone')
+      await stage.say('one')
+      stage.host.clock.putBack(3_600_000)
+      expect(await stage.app.during(stage.host, 35_000)).to.deep.equal(['phone 1'])
+    })
+
     it('and confirms it later: not told any more, and the number begins anew', async () => {
       await using stage = await pushStage()
       const { client } = await managed(stage, 'phone')
