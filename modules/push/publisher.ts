@@ -215,6 +215,8 @@ export class Publisher {
     signal: AbortSignal,
   ): Promise<boolean> {
     const summary = await this.#summary(local, doc, urgent)
+    // §6: it may have been disabled, or enabled anew, while the store was asked
+    if (!this.#registrations.isCurrent(local, key, doc)) return false
     const payload = publishElement(doc.node, doc.options === '' ? undefined : doc.options, summary)
     const { timeout, callTimeout } = this.#options
     const sentAt = this.#ctx.now()

@@ -190,6 +190,12 @@ export class Registrations {
     return this.#docs.get(local, key)
   }
 
+  /** Whether it is still what was read, as far as this process knows. */
+  isCurrent(local: string, key: string, { enabledAt }: RegistrationDoc): boolean {
+    const all = this.#known.get(local)
+    return all === undefined || all.some((one) => one.key === key && one.enabledAt === enabledAt)
+  }
+
   /** Changes what is stored, unless it is gone; resolves to what is stored then. */
   async change(
     local: string,

@@ -139,6 +139,24 @@ describe('push: rules (XEP-0357)', () => {
       expect(await stage.app.counts()).to.deep.equal([])
     })
 
+    it('what is disabled while a request to the app server is prepared is not published (§6)', async () => {
+      await using stage = await pushStage()
+      await stage.away('phone')
+      const desk = await stage.host.client(`${ROMEO}/desk`)
+      const roster = stage.host.host.service('roster')
+      if (roster === undefined) throw new Error('no roster')
+      const of = roster.of.bind(roster)
+      const gate = Promise.withResolvers<void>()
+      roster.of = async (local) => {
+        await gate.promise
+        return of(local)
+      }
+      await stage.say('one')
+      expect(await disable(desk)).to.equal('result')
+      gate.resolve()
+      expect(await stage.app.during(stage.host, 60_000)).to.deep.equal([])
+    })
+
     it('what was disabled while it was due is not published', async () => {
       await using stage = await pushStage()
       await stage.away('phone')
