@@ -17,6 +17,8 @@ const MAX_RECENT = { archived: 64, others: 2000 }
 const MAX_DEVICES = 10_000
 const MAX_KEYS = 1_000_000
 const MINUTE_MS = 60_000
+/** What could not be written is tried again after this, or with what comes next. */
+const RETRY_MS = 5000
 
 /** What the administrator decides. */
 export interface OwedOptions {
@@ -37,6 +39,8 @@ interface State {
   reset: boolean
   last: Notice | undefined
   writing: boolean
+  /** It could not be written, and is tried again. */
+  retrying: boolean
   /** Calls in the present minute. */
   calls: number
   minute: number
@@ -141,6 +145,7 @@ export class Owed {
       reset: false,
       last: undefined,
       writing: false,
+      retrying: false,
       calls: 0,
       minute: 0,
     }
@@ -152,10 +157,23 @@ export class Owed {
     if (state.writing) return
     state.writing = true
     this.#writeAll(registration, state)
-      .catch((error: unknown) => this.#ctx.log.warn('a registration cannot be written', { err: error }))
+      .catch((error: unknown) => {
+        this.#ctx.log.warn('a registration cannot be written', { err: error })
+        this.#writeLater(registration, state)
+      })
       .finally(() => {
         state.writing = false
       })
+  }
+
+  /** Nothing else may come for the device, and it is still to be told. */
+  #writeLater(registration: Registration, state: State): void {
+    if (state.retrying) return
+    state.retrying = true
+    this.#ctx.timers.after(RETRY_MS, () => {
+      state.retrying = false
+      this.#write(registration, state)
+    })
   }
 
   async #writeAll({ local, key }: Registration, state: State): Promise<void> {
@@ -172,7 +190,7 @@ export class Owed {
         }))
         if (doc?.due === '1') this.#publisher.due(local, key, doc.pushedAt)
       } catch (error) {
-        // goes with the next one
+        // goes with the next one, or by itself later
         if (!state.reset) {
           state.missed += missed
           state.again ||= again

@@ -187,7 +187,7 @@ describe('push: failures (XEP-0357)', () => {
     })
 
     it('a job finds the device there, which goes before that is written, and misses something: told', async () => {
-      await using stage = await pushStage()
+      await using stage = await pushStage({}, { onLog: () => undefined })
       await stage.away('phone')
       await stage.say('one')
       expect(await stage.app.counts()).to.deep.equal(['phone 1'])
@@ -198,12 +198,13 @@ describe('push: failures (XEP-0357)', () => {
       await stage.say('two') // due in ten seconds
       docs.update = () => Promise.reject(new Error('disk full'))
       const phone = await stage.device('phone') // that it has seen everything cannot be written
+      await stage.host.clock.advance(9000)
       docs.update = async (...args) => {
         if (held++ === 0) await gate.promise
         return update(...args)
       }
-      await stage.host.clock.advance(10_000)
-      expect(held).to.equal(1)
+      await stage.host.clock.advance(1000)
+      expect(held).to.equal(2) // the job, and what could not be written
       await phone.close()
       await stage.say('three')
       gate.resolve()
@@ -295,6 +296,24 @@ describe('push: failures (XEP-0357)', () => {
       docs.update = update
       await stage.say('two')
       expect(await stage.app.counts()).to.deep.equal(['phone 2'])
+    })
+
+    it('for a while: the device is told when it works again, also when nothing else comes', async () => {
+      await using stage = await pushStage({}, { onLog: () => undefined })
+      await stage.away('phone')
+      const docs = docsOf(stage)
+      const update = docs.update.bind(docs)
+      let tries = 0
+      docs.update = () => {
+        tries++
+        return Promise.reject(new Error('disk full'))
+      }
+      await stage.say('one')
+      await stage.say('two')
+      await stage.host.clock.advance(30_000)
+      expect(tries).to.be.within(3, 9)
+      docs.update = update
+      expect(await stage.app.during(stage.host, 60_000)).to.deep.equal(['phone 2'])
     })
 
     it('registrations that cannot be read are read with the next message', async () => {
