@@ -140,9 +140,9 @@ export default defineModule({
       return undefined
     })
 
-    /** Accounts of ours answer for themselves, not for devices; publishing to them in the name of the server would be trusted too much. */
+    /** The server and accounts of ours answer for themselves, not for devices; publishing to them in the name of the server would be trusted too much. */
     function isAllowed(jid: JID): boolean {
-      if (ctx.hosts.includes(jid.domain) && jid.resource === '') return false
+      if (ctx.hosts.includes(jid.domain) && (jid.local === '' || jid.resource === '')) return false
       return options.services.length === 0 || options.services.includes(jid.domain)
     }
 

@@ -117,6 +117,11 @@ describe('push (XEP-0357)', () => {
         'cancel not-allowed',
       ],
       [
+        'at the server itself, by one of its resources',
+        `<enable xmlns='${NS_PUSH}' jid='example.org/x' node='n'/>`,
+        'cancel not-allowed',
+      ],
+      [
         'at an account of ours',
         `<enable xmlns='${NS_PUSH}' jid='juliet@example.org' node='n'/>`,
         'cancel not-allowed',
