@@ -175,11 +175,16 @@ export class Devices {
 
   /** The session goes on with a new stream, and its client is sent what it has missed. */
   resumed(session: Bound, mine: readonly Registration[]): void {
+    // what nobody has been told of yet is still to be told, in its time, when the new stream is lost, too
+    const untold = this.#watched.get(session)?.list.filter(({ notice, told }) => notice && !told) ?? []
     this.#watched.delete(session)
     const { output } = session
     if (output === undefined || output.sentCount === output.confirmedCount)
       for (const one of mine) this.#owner.caughtUp(one)
-    else this.#watch(session, undefined, 0, false)
+    else {
+      this.#watch(session, undefined, 0, false)
+      this.#watched.get(session)?.list.unshift(...untold)
+    }
   }
 
   /** The session is over. */

@@ -208,6 +208,19 @@ describe('push: triggers (XEP-0357)', () => {
       expect(await stage.app.counts()).to.deep.equal(['phone 1'])
     })
 
+    it('when it goes on twice in a moment, a call in between is still told in its time', async () => {
+      await using stage = await pushStage()
+      const { client, id } = await managed(stage, 'phone')
+      await client.drop()
+      await stage.say('one')
+      expect(await stage.app.counts()).to.deep.equal(['phone 1'])
+      await (await Fresh.open(stage.host)).send(resume(id, 0))
+      await stage.send(proposal('c'))
+      await (await Fresh.open(stage.host)).send(resume(id, 0)) // the other stream is half open
+      await stage.host.clock.advance(7000)
+      expect((await stage.app.told()).map(({ priority }) => priority)).to.include('high')
+    })
+
     it('when it goes on and is silent again, it is told again, with the same number', async () => {
       await using stage = await pushStage()
       const { client, id } = await managed(stage, 'phone')
