@@ -50,6 +50,8 @@ interface Watched {
   readonly position: number
   /** The owner knows that it was missed. */
   told: boolean
+  /** It was not sent: the device is not available yet, and takes it when it is, or reads it from the archive. */
+  readonly kept: boolean
 }
 
 /** The sessions of devices, of one host. */
@@ -111,18 +113,33 @@ export class Devices {
     // it may have been silent for long enough already
     const silent = this.#watched.get(session)?.silent === true
     if (session.output !== undefined || session.flag(CSI) === 'inactive')
-      this.#watch(session, notice, 1, silent)
+      this.#watch(session, notice, { ahead: 1, told: silent })
     if (silent) for (const one of mine) this.#owner.missed(one, notice, false)
   }
 
-  #watch(session: Bound, notice: Notice | undefined, ahead: number, told: boolean): void {
+  /** A message that matters is kept, and not sent to the device now. */
+  kept(registration: Registration, notice: Notice): void {
+    const session = this.sessionOf(registration)
+    if (session === undefined || this.stateOf(registration) === 'away')
+      this.#owner.missed(registration, notice, false)
+    else if (session.priority === undefined && session.output !== undefined)
+      this.#watch(session, notice, { ahead: 1, kept: true }) // by what it is sent next
+  }
+
+  #watch(
+    session: Bound,
+    notice: Notice | undefined,
+    { ahead, told = false, kept = false }: { ahead: number; told?: boolean; kept?: boolean },
+  ): void {
     const { output } = session
     const watched = this.#watched.get(session) ?? { output, list: [], silent: false }
     this.#watched.set(session, watched)
     const most = output === undefined ? MAX_WATCHED.others : MAX_WATCHED.confirming
     if (watched.list.length >= most) this.#prune(session)
     if (watched.list.length >= most) return
-    watched.list.push({ notice, at: this.#ctx.now(), position: (output?.sentCount ?? 0) + ahead, told })
+    if (kept && watched.list.at(-1)?.notice === notice) return // of several registrations of one device
+    const position = (output?.sentCount ?? 0) + ahead
+    watched.list.push({ notice, at: this.#ctx.now(), position, told, kept })
   }
 
   /** Forgets what has arrived. */
@@ -182,15 +199,18 @@ export class Devices {
     if (output === undefined || output.sentCount === output.confirmedCount)
       for (const one of mine) this.#owner.caughtUp(one)
     else {
-      this.#watch(session, undefined, 0, false)
+      this.#watch(session, undefined, { ahead: 0 })
       this.#watched.get(session)?.list.unshift(...untold)
     }
   }
 
   /** The session is over. */
   closed(session: Bound, reason: string): void {
-    // what a client leaves behind that has closed its stream finds its own way, and is told of there
-    if (reason !== 'closed') this.#give(session)
+    const watched = this.#watched.get(session)
+    if (watched === undefined) return
+    // what a client leaves behind that has closed its stream finds its own way, and is told of there; what was kept is where it was
+    if (reason === 'closed') watched.list.splice(0, Infinity, ...watched.list.filter(({ kept }) => kept))
+    if (watched.list.length > 0) this.#give(session)
     this.#watched.delete(session)
   }
 }

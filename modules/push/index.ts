@@ -175,7 +175,7 @@ export default defineModule({
         if (stanzaIdBy(stanza, to.bare) === undefined) return
         const notice = what(stanza, to.bare)
         if (notice === undefined || ctx.sessions.takers(to, stanza.attr('type')).length === 0) return
-        for (const one of all) if (devices.stateOf(one) === 'away') owed.missed(one, notice, false)
+        for (const one of all) devices.kept(one, notice)
       })
     })
 
@@ -185,7 +185,7 @@ export default defineModule({
         takenBack(e, all)
         const notice = what(e.stanza, e.to.bare)
         if (notice === undefined) return
-        for (const one of all) if (devices.stateOf(one) === 'away') owed.missed(one, notice, false)
+        for (const one of all) devices.kept(one, notice)
       })
     })
 

@@ -2,8 +2,9 @@
 import { expect } from 'chai'
 import push from '../../modules/push/index.ts'
 import { defineModule, type Session } from '../../server/module.ts'
+import type { TestClient } from '../helpers/host.ts'
 import { Fresh, resume } from '../helpers/managed.ts'
-import { enable, JULIET, managed, pushStage, ROMEO } from '../helpers/push.ts'
+import { enable, JULIET, managed, pushStage, ROMEO, SM_ENABLE } from '../helpers/push.ts'
 
 const CSI_INACTIVE = "<inactive xmlns='urn:xmpp:csi:0'/>"
 const ACK = (h: number): string => `<a xmlns='urn:xmpp:sm:3' h='${h}'/>`
@@ -137,6 +138,39 @@ describe('push: triggers (XEP-0357)', () => {
       await client.send(ACK(confirmed + 1)) // and the answer to <enable/>
       await stage.host.clock.advance(50_000)
       expect(await stage.app.counts()).to.deep.equal([])
+    })
+  })
+
+  describe('a device that is bound and not available yet, of a message that is kept meanwhile', () => {
+    for (const others of [[], ['desk']])
+      for (const [how, end] of [
+        ['is silent', () => Promise.resolve()],
+        ['loses its stream', (client: TestClient) => client.drop()],
+        ['closes its stream', (client: TestClient) => client.close()],
+      ] as const)
+        it(`${how}${others.length > 0 ? ', another device is there' : ''}: told, once`, async () => {
+          await using stage = await pushStage()
+          await stage.away('phone')
+          for (const other of others) await stage.device(other)
+          const phone = await stage.host.client(`${ROMEO}/phone`)
+          await phone.send(SM_ENABLE)
+          await stage.say('one')
+          expect(await stage.app.counts()).to.deep.equal([])
+          await end(phone)
+          expect(await stage.app.during(stage.host, 1_000_000)).to.deep.equal(['phone 1'])
+        })
+
+    it('becomes available, gets and confirms it: not told', async () => {
+      await using stage = await pushStage()
+      await stage.away('phone')
+      const phone = await stage.host.client(`${ROMEO}/phone`)
+      await phone.send(SM_ENABLE)
+      await stage.say('one')
+      await stage.host.clock.advance(1000)
+      const got = await phone.send('<presence/>')
+      expect(got.map((e) => e.getChildText('body'))).to.include('one')
+      await phone.send(ACK(got.filter(({ name }) => ['message', 'presence', 'iq'].includes(name)).length))
+      expect(await stage.app.during(stage.host, 1_000_000)).to.deep.equal([])
     })
   })
 
