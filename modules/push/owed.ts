@@ -125,7 +125,7 @@ export class Owed {
     this.#states.delete(id)
   }
 
-  #stateOf({ local, key }: Registration): State {
+  #stateOf({ local, key, newest }: Registration): State {
     const id = `${local} ${key}`
     let state = this.#states.get(id)
     if (state !== undefined) return state
@@ -139,7 +139,7 @@ export class Owed {
     state = {
       archived: new Map(),
       others: new Map(),
-      newest: '',
+      newest,
       missed: 0,
       again: false,
       reset: false,
@@ -187,6 +187,8 @@ export class Owed {
         const doc = await this.#registrations.change(local, key, (old) => ({
           ...(reset ? caughtUp(old) : {}),
           ...(missed > 0 || again ? this.#due(old, reset, missed, last) : {}),
+          // told once, also when the module is loaded anew before the other ways of the message are over
+          newest: later(old.newest ?? '', state.newest),
         }))
         if (doc?.due === '1') this.#publisher.due(local, key, doc.pushedAt)
       } catch (error) {
@@ -251,6 +253,8 @@ export class Owed {
     }
   }
 }
+
+const later = (one: string, other: string): string => (one > other ? one : other)
 
 /** Forgets the oldest; how many. */
 function shorten(told: Map<string, boolean>, most: number): number {

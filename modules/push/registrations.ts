@@ -31,6 +31,8 @@ export type RegistrationDoc = {
   /** Of the last message; only where the configuration says so. */
   readonly sender: string
   readonly body: string
+  /** The newest entry of the account's archive that the device was told of; documents of earlier versions have none. */
+  readonly newest?: string
 }
 /** A registration in memory. */
 export interface Registration {
@@ -48,6 +50,8 @@ export interface Registration {
   pushedAt: number
   /** The device has messages to see, or something is due. */
   owed: boolean
+  /** The newest entry of the archive that the device was told of, '' when there is none. */
+  newest: string
 }
 /** What a client asks for. */
 export interface Wanted {
@@ -209,6 +213,7 @@ export class Registrations {
     if (known !== undefined && doc !== undefined) {
       known.pushedAt = doc.pushedAt
       known.owed = isOwed(doc)
+      known.newest = doc.newest ?? ''
     }
     if (doc === undefined) this.#forget(local, key)
     return doc
@@ -247,6 +252,7 @@ function inMemory(
     session,
     pushedAt,
     owed: isOwed(doc),
+    newest: doc.newest ?? '',
   }
 }
 

@@ -1,5 +1,6 @@
 /** XEP-0357: each message counts once for each device, however many they are and whatever ways they take. */
 import { expect } from 'chai'
+import push from '../../modules/push/index.ts'
 import { APP, managed, type PushStage, pushStage, ROMEO, SM_ENABLE } from '../helpers/push.ts'
 
 const END = 700_000 // a session that nobody comes back to is over
@@ -96,6 +97,19 @@ describe('push: counts (XEP-0357)', () => {
     await again.drop()
     expect(await last(stage)).to.equal('phone 1')
     expect(await stage.app.during(stage.host, END)).to.deep.equal([])
+  })
+
+  it('the module is loaded anew before a session is over: what was told before is not told again', async () => {
+    await using stage = await pushStage()
+    const { client } = await managed(stage, 'phone')
+    await client.drop()
+    await say(stage, 2)
+    expect(await last(stage)).to.equal('phone 2')
+    await stage.host.unload('push')
+    await stage.host.load(push)
+    expect(await stage.app.during(stage.host, END)).to.deep.equal([])
+    await stage.say('three')
+    expect(await last(stage)).to.equal('phone 3')
   })
 
   it('a message that says itself that it waited is one like others', async () => {
