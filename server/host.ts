@@ -74,6 +74,8 @@ export class Host implements SessionTable {
   readonly serving: ((e: StanzaEvent) => void | Promise<void>)[] = []
   readonly services = new Map<keyof Services, unknown>()
   readonly #accounts = new Map<string, Account>()
+  /** By account, the last of the removals under way; never rejects. */
+  readonly #removals = new Map<string, Promise<void>>()
   #count = 0
 
   constructor(name: string, env: HostEnv) {
@@ -230,7 +232,18 @@ export class Host implements SessionTable {
   // ---- accounts ----
 
   /** Removes everything an account has here (RFC 6120 has no rule; XEP-0077 §3.2): modules first, then every collection. */
-  async deleteAccount(local: string): Promise<void> {
+  deleteAccount(local: string): Promise<void> {
+    // One after another: the end of an earlier removal must not meet the next owner of the name, who waits for a later one only.
+    const removal = (this.#removals.get(local) ?? Promise.resolve()).then(() => this.#deleteAccount(local))
+    const settled = (): void => {
+      if (this.#removals.get(local) === over) this.#removals.delete(local)
+    }
+    const over: Promise<void> = removal.then(settled, settled)
+    this.#removals.set(local, over)
+    return removal
+  }
+
+  async #deleteAccount(local: string): Promise<void> {
     const account = makeJid(local, this.name)
     // Nobody may log in while the data goes; the credentials go first, so that a crash halfway leaves no login without data.
     await this.service('auth')?.remove(local)

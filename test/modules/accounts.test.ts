@@ -154,6 +154,33 @@ describe('accounts: passwords', () => {
     expect(await host.service('auth').exists('juliet')).to.equal(false)
   })
 
+  it('one that is made while its last owner is still being removed stays', async () => {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    let removals = 0
+    const slow = defineModule({
+      name: 'slow',
+      summary: 'takes its time with the first removal',
+      specs: [],
+      setup: (ctx) =>
+        ctx.hook('account:deleted', { phase: 'observe' }, () => (removals++ === 0 ? promise : undefined)),
+    })
+    await using host = await testHost({
+      modules: [accounts, slow],
+      config: { accounts: { iterations: 4096 } },
+    })
+    const auth = host.service('auth')
+    await auth.create('juliet', 'r0m30myr0m30')
+    const keys = await auth.scramKeys('juliet', 'SHA-1')
+    const removal = host.host.deleteAccount('juliet')
+    await host.settle()
+    const made = auth.scramStore!.create('juliet', new Map([['SHA-1', keys!]]))
+    await host.settle()
+    resolve()
+    await Promise.all([removal, made])
+    expect(removals).to.equal(2)
+    expect(await auth.info('juliet')).to.not.equal(undefined)
+  })
+
   it('derivations beyond what can wait are refused', async () => {
     const maker = new KeyMaker()
     const salt = Buffer.alloc(16)
