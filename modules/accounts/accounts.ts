@@ -208,7 +208,8 @@ export class Accounts implements AuthService, ScramStore {
 
   async remove(local: string): Promise<boolean> {
     const name = tryPrepare(() => this.#name(local))
-    if (name === undefined) return false
+    // nobody, such as an anonymous user, or removed before
+    if (name === undefined || (await this.#docs.get(name)) === undefined) return false
     await this.#former.put('', name, { at: this.#ctx.now() })
     let before: AccountDoc | undefined
     await this.#docs.update(name, (old) => {

@@ -199,6 +199,17 @@ describe('sasl: ANONYMOUS (XEP-0175)', () => {
     expect(await host.service('auth').exists('juliet')).to.equal(true)
   })
 
+  it('§3 (4): nothing stays of their names, however many come and go', async () => {
+    const { host, client } = await ghost({})
+    await using _ = host
+    await client.close()
+    await host.settle()
+    const former: string[] = []
+    const docs = host.store.open('example.org', 'accounts').docs('former')
+    for await (const [local] of docs.list('')) former.push(local)
+    expect(former).to.deep.equal([])
+  })
+
   it('the flag is set at login, and only for anonymous users', async () => {
     await using host = await start({ anonymous: true })
     const login = await LoginStream.open(host, { tls: bindingTls() })
