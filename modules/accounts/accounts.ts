@@ -193,13 +193,15 @@ export class Accounts implements AuthService, ScramStore {
 
   async setPassword(local: string, password: string): Promise<void> {
     const name = this.#name(local)
+    const asked = await this.#docs.get(name)
     const fresh = await this.#account(password)
     let before: AccountDoc | undefined
-    const stored = await this.#docs.update(name, (old) => {
-      before = old
-      return old === undefined ? undefined : { ...fresh, created: old['created'] ?? 0 }
+    await this.#docs.update(name, (old) => {
+      // deriving keys takes time: the name may be somebody else's now
+      before = asked === undefined || old?.['created'] !== asked['created'] ? undefined : old
+      return before === undefined ? old : { ...fresh, created: before['created'] ?? 0 }
     })
-    if (stored === undefined) throw new StanzaError('item-not-found')
+    if (before === undefined) throw new StanzaError('item-not-found')
     this.#left(before)
     const verdict = await this.#ctx.run('account:password', { account: makeJid(name, this.#ctx.host) })
     if (verdict !== undefined)

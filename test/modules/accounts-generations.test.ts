@@ -209,6 +209,19 @@ describe('accounts: generations', () => {
     }
   })
 
+  it('a new password that was asked for under the last owner of the name is not that of the next', async () => {
+    await using host = await withJuliet(await openMemory())
+    const auth = host.service('auth')
+    const keys = await auth.scramKeys('juliet', 'SHA-1')
+    const changed = auth.setPassword('juliet', 'another one').catch((error: unknown) => error)
+    await host.host.deleteAccount('juliet')
+    await host.clock.advance(1)
+    await auth.scramStore!.create('juliet', new Map([['SHA-1', keys!]]))
+    expect(await changed).to.include({ condition: 'item-not-found' })
+    expect(await auth.verify('juliet', 'another one')).to.equal(false)
+    expect(await auth.verify('juliet', PASSWORD)).to.equal(true)
+  })
+
   it('what could not be removed after a new password is told to the operator, and the password is new', async () => {
     const lines: string[] = []
     const keeper = defineModule({
