@@ -92,7 +92,8 @@ export default defineModule({
       },
     })
     ctx.hook('account:password', { phase: 'store' }, ({ account }) => fast.revoke(account.local))
-    ctx.hook('account:deleted', { phase: 'store' }, ({ account }) => fast.revoke(account.local))
+    // void anyway when that fails, and others must hear of it all the same
+    ctx.hook('account:deleted', { phase: 'observe' }, ({ account }) => fast.revoke(account.local))
     return {
       stop() {
         for (const mechanism of registered) mechanism[Symbol.dispose]()

@@ -5,6 +5,7 @@ import bind from '../../modules/bind.ts'
 import fast from '../../modules/fast.ts'
 import sasl from '../../modules/sasl/index.ts'
 import sasl2 from '../../modules/sasl2.ts'
+import { defineModule } from '../../server/module.ts'
 import type { Doc, Store } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import { accountsStub } from '../helpers/accounts.ts'
@@ -190,6 +191,31 @@ describe('fast: what was stored before accounts had generations', () => {
 })
 
 describe('fast: who gets tokens, and who loses them', () => {
+  it('tokens of a removed account that cannot be removed keep nobody else from hearing of it', async () => {
+    const store = await openFaulty()
+    const told: string[] = []
+    const other = defineModule({
+      name: 'other',
+      summary: 'has something to remove too',
+      specs: [],
+      setup: (ctx) =>
+        ctx.hook(
+          'account:deleted',
+          { phase: 'observe' },
+          ({ account }) => void told.push(account.toString()),
+        ),
+    })
+    await using host = await testHost({
+      modules: [accounts, sasl, bind, sasl2, fast, other],
+      store,
+      onLog: () => undefined,
+    })
+    store.only = /^fast\.purge$/
+    store.fault = 'reject'
+    await host.host.deleteAccount('juliet')
+    expect([store.met, told]).to.deep.equal([1, ['juliet@example.org']])
+  })
+
   it('XEP-0175: none for anonymous users, who have no account to come back to', async () => {
     await using host = await testHost({
       modules: [accounts, sasl, bind, sasl2, fast],
