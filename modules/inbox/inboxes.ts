@@ -59,6 +59,8 @@ export class Inboxes {
   readonly #running = new Map<string, Promise<AccountInbox>>()
   readonly #waiting = new Map<string, Promise<AccountInbox>>()
   readonly #writing = new Set<string>()
+  /** By account, the last of the writes under way; never rejects. */
+  readonly #writes = new Map<string, Promise<void>>()
   readonly #gone = new Set<string>()
 
   constructor(ctx: Ctx, rules: HostRules) {
@@ -157,6 +159,7 @@ export class Inboxes {
   /** Writes what is not written yet. */
   async stop(): Promise<void> {
     await Promise.all([...this.#cache].map(([local, cached]) => this.#write(local, cached)))
+    await Promise.all(this.#writes.values()) // those that have left the memory
   }
 
   // ---- runs ----
@@ -197,6 +200,7 @@ export class Inboxes {
   }
 
   async #load(local: string): Promise<Cached> {
+    await this.#writes.get(local) // it may have left the memory just now
     const source = this.#ctx.use('archive').source(local)
     const rules = this.#version
     const state = await this.#states.get(local, STATE)
@@ -256,8 +260,23 @@ export class Inboxes {
     })
   }
 
-  /** `within`: called by the run of this account, between two entries. True: all that there is was stored. */
-  async #write(local: string, cached: Cached, within = false): Promise<boolean> {
+  /**
+   * `within`: called by the run of this account, between two entries. True: all that there is was stored. One at a time: the later one knows
+   * more, and what the archive does not tell again must not be turned back by an earlier one.
+   */
+  #write(local: string, cached: Cached, within = false): Promise<boolean> {
+    const write = (this.#writes.get(local) ?? Promise.resolve()).then(() =>
+      this.#writeNow(local, cached, within),
+    )
+    const settled = (): void => {
+      if (this.#writes.get(local) === over) this.#writes.delete(local)
+    }
+    const over: Promise<void> = write.then(settled, settled)
+    this.#writes.set(local, over)
+    return write
+  }
+
+  async #writeNow(local: string, cached: Cached, within: boolean): Promise<boolean> {
     // In the middle of an entry nothing is right; the run writes, or asks for it, in its end.
     if (!within && this.#running.has(local)) return false
     if (this.#ctx.signal.aborted || cached.gone) return false

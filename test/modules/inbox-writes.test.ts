@@ -1,0 +1,42 @@
+/** XEP-0430: writes of one inbox that overlap: what the archive does not tell again is not turned back. */
+import { expect } from 'chai'
+import { chat } from '../helpers/archive.ts'
+import { deliver, displayed, inbox, inboxHost, NS_INBOX } from '../helpers/inbox.ts'
+import { openFaulty } from '../robustness/faulty-store.ts'
+
+const R = 'romeo@example.org'
+const J = 'juliet@example.org'
+const NO_STORE = "<no-store xmlns='urn:xmpp:hints'/>"
+const ASK = `<iq type='get' id='ask'><inbox xmlns='${NS_INBOX}'/></iq>`
+
+describe('module inbox: a marker that is not archived, while an earlier write takes its time', () => {
+  for (const [when, options] of [
+    ['some time after a request', {}],
+    ['since the inbox leaves the memory', { cache: 0 }],
+  ] as const)
+    it(`counts for good (${when})`, async () => {
+      const store = await openFaulty()
+      {
+        await using h = await inboxHost(options, { store })
+        const [juliet, romeo] = [await h.client(`${J}/balcony`), await h.client(`${R}/orchard`)]
+        for (const body of ['one', 'two', 'three']) await deliver(romeo, chat(J, body))
+        expect((await inbox(juliet)).lines).to.deep.equal(['romeo 3 three'])
+        const { promise, resolve } = Promise.withResolvers<void>()
+        store.only = /^inbox\.update$/
+        store.fault = { until: promise, done: false }
+        if (!('cache' in options)) await h.clock.advance(10_500)
+        else await romeo.send(ASK) // his takes the place of hers
+        expect(store.met).to.equal(1)
+        store.fault = 'none'
+        await deliver(juliet, displayed(R, 'two', NO_STORE))
+        juliet.transport.feed(ASK)
+        await h.settle()
+        resolve()
+        await h.settle()
+        juliet.take()
+        expect((await inbox(juliet)).lines).to.deep.equal(['romeo 1 three'])
+      }
+      await using h = await inboxHost(options, { store })
+      expect((await inbox(await h.client(`${J}/balcony`))).lines).to.deep.equal(['romeo 1 three'])
+    })
+})
