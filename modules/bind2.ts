@@ -73,7 +73,11 @@ export default defineModule({
         try {
           const jid = binding.choose(s, resource(s, request))
           const requests = request.elements.filter((child) => child.ns !== NS.BIND2)
-          const finish = (replies: readonly Element[]): Promise<Element> => bound(ctx, s, jid, replies)
+          const finish = async (replies: readonly Element[]): Promise<Element> => {
+            const answer = await bound(ctx, s, jid, replies)
+            endEarlier(s, jid)
+            return answer
+          }
           return { resource: jid.resource, inline: { of: 'bind2', requests, finish } }
         } catch (error) {
           if (!(error instanceof StanzaError)) throw error
@@ -83,15 +87,15 @@ export default defineModule({
       },
     })
 
-    /** §3.2: earlier sessions of the same client end. */
-    ctx.hook('bind2:bound', { phase: 'observe' }, ({ session, jid }) => {
+    /** §3.2: earlier sessions of the same client end, whatever has failed besides. */
+    function endEarlier(session: Session, jid: JID): void {
       const agent = sasl2.userAgent(session)?.id
       if (agent === undefined) return
       const earlier = ctx.sessions
         .of(jid.local)
         .filter((other) => other !== session && sasl2.userAgent(other)?.id === agent)
       for (const other of earlier) other.close('conflict', 'replaced by a new session')
-    })
+    }
   },
 })
 

@@ -49,7 +49,9 @@ async function start(
   more: readonly (typeof features)[] = [],
 ): Promise<TestHost> {
   const options = { accounts: { iterations: 4096 }, ...config }
-  const host = await testHost({ modules: [accounts, sasl, bind, sasl2, bind2, ...more], config: options })
+  const modules = [accounts, sasl, bind, sasl2, bind2, ...more]
+  const onLog = (_: string, message: string): void => void expect(message).to.match(/ failing /)
+  const host = await testHost({ modules, config: options, ...(more.length === 0 ? {} : { onLog }) })
   await host.service('auth').create('juliet', 'r0m30myr0m30')
   await host.service('auth').create('romeo', 'r0m30myr0m30')
   return host
@@ -167,6 +169,20 @@ describe('bind2: XEP-0386', () => {
     expect(outcome(await old.login.send(''))).to.equal('error:conflict')
     const jids = host.host.of('juliet').map((session) => session.jid.toString())
     expect(jids).to.have.members([other.jid, young.jid])
+  })
+
+  it('§3.2: earlier sessions of the same client end, also when a feature fails meanwhile', async () => {
+    const failing = defineModule({
+      name: 'failing',
+      summary: 'an archive that cannot be read',
+      specs: [],
+      setup: (ctx) =>
+        ctx.hook('bind2:bound', { phase: 'store' }, () => Promise.reject(new Error('as the test wants'))),
+    })
+    await using host = await start({}, [failing])
+    await bound(host, agent() + request(tag('A')))
+    const young = await bound(host, agent() + request(tag('B')))
+    expect(host.host.of('juliet').map((session) => session.jid.toString())).to.deep.equal([young.jid])
   })
 
   it('§3.2: a request on a session that is bound already is ignored', async () => {
