@@ -90,6 +90,7 @@ export default defineModule({
       ctx.iq(target, 'get', NS_REGISTER, 'query', (iq) => members.get(iq), advertise)
       ctx.iq(target, 'set', NS_REGISTER, 'query', (iq) => members.set(iq), advertise)
     }
+    ctx.timers.daily('leaving', () => members.resume())
     return { ready: () => members.resume() }
   },
 })
@@ -291,7 +292,7 @@ class Members {
 
   /**
    * §3.2: the account itself is gone when the result is sent. Its data and sessions go right after, since a session must live to
-   * get the result; a crash in between is made up for at the next start.
+   * get the result; a crash in between is made up for at the next start, a store that fails once a day.
    */
   async #remove(local: string, iq: Iq): Promise<void> {
     if (!this.#config.remove) throw new StanzaError('not-allowed')
@@ -306,11 +307,18 @@ class Members {
   }
 
   async #finish(local: string): Promise<void> {
-    await this.#ctx.deleteAccount(local)
+    try {
+      await this.#ctx.deleteAccount(local)
+    } catch (error) {
+      // nobody goes on in the name of an account that is gone
+      for (const session of this.#ctx.sessions.of(local).slice())
+        session.close('not-authorized', 'account removed')
+      throw error
+    }
     await this.#leaving.delete('', local)
   }
 
-  /** Finishes what a crash has left. */
+  /** Finishes what a crash, or a store that failed, has left. */
   async resume(): Promise<void> {
     const locals: string[] = []
     for await (const [local] of this.#leaving.list('')) locals.push(local)
