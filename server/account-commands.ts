@@ -38,6 +38,8 @@ async function run(
   const known = await auth.info(local)
   const adds = command === 'user.add' || command === 'user.import'
   if (adds && known !== undefined) throw new Refusal(`there is an account ${bare} already`)
+  // what an earlier removal has left that was interrupted
+  if (command === 'user.del' && known === undefined) await host.deleteAccount(local)
   if (!adds && known === undefined) throw new Refusal(`there is no account ${bare}`)
   switch (command) {
     case 'user.add':

@@ -7,6 +7,7 @@ import { runAccountCommand } from '../../server/account-commands.ts'
 import type { ControlAnswer } from '../../server/control.ts'
 import { type TestHost, testHost } from '../helpers/host.ts'
 import { ask } from '../helpers/iq.ts'
+import { openFaulty } from '../robustness/faulty-store.ts'
 
 const run = (h: TestHost, command: string, ...args: string[]): Promise<ControlAnswer> =>
   runAccountCommand(new Map([[h.host.name, h.host]]), { command, args })
@@ -140,6 +141,26 @@ describe('account commands', function () {
     expect(await said(h, 'user.del', 'romeo@example.org')).to.equal(
       'error: there is no account romeo@example.org',
     )
+  })
+
+  it('user.del once more removes what a store that failed has left of an account', async () => {
+    const store = await openFaulty()
+    await using h = await testHost({ modules: [accounts, vcard], store })
+    await said(h, 'user.add', 'romeo@example.org', 'secret')
+    const cards = h.store.open('example.org', 'vcard').docs<{ readonly xml: string }>('cards')
+    await cards.put('romeo', 'vcard', { xml: '<vCard/>' })
+    store.only = /^store\.purgeOwner$/
+    store.fault = 'reject'
+    const failure = await run(h, 'user.del', 'romeo@example.org').then(
+      () => 'answered',
+      () => 'rose',
+    )
+    expect(failure).to.equal('rose')
+    store.fault = 'none'
+    expect(await said(h, 'user.del', 'romeo@example.org')).to.equal(
+      'error: there is no account romeo@example.org',
+    )
+    expect(await cards.get('romeo', 'vcard')).to.equal(undefined)
   })
 
   it('an account that was removed can be made again, without what the old one had', async () => {
