@@ -71,11 +71,15 @@ export default defineModule({
         // §3.2: a resumed session is bound already, the request is ignored; so is anything that is no request
         if (s.is('bound') || request.name !== 'bind' || s.jid === undefined) return undefined
         try {
-          const jid = binding.choose(s, resource(s, request))
+          const wanted = resource(s, request)
+          // a client does not stand in its own way, whatever the policy on conflicts
+          const held = ctx.sessions.get(s.jid.bare.withResource(wanted))
+          if (held !== undefined) endEarlier(s, [held])
+          const jid = binding.choose(s, wanted)
           const requests = request.elements.filter((child) => child.ns !== NS.BIND2)
           const finish = async (replies: readonly Element[]): Promise<Element> => {
             const answer = await bound(ctx, s, jid, replies)
-            endEarlier(s, jid)
+            endEarlier(s, ctx.sessions.of(jid.local))
             return answer
           }
           return { resource: jid.resource, inline: { of: 'bind2', requests, finish } }
@@ -87,13 +91,11 @@ export default defineModule({
       },
     })
 
-    /** §3.2: earlier sessions of the same client end, whatever has failed besides. */
-    function endEarlier(session: Session, jid: JID): void {
+    /** §3.2: of these sessions the earlier ones of the same client end, whatever has failed besides. */
+    function endEarlier(session: Session, among: readonly Session[]): void {
       const agent = sasl2.userAgent(session)?.id
       if (agent === undefined) return
-      const earlier = ctx.sessions
-        .of(jid.local)
-        .filter((other) => other !== session && sasl2.userAgent(other)?.id === agent)
+      const earlier = among.filter((other) => other !== session && sasl2.userAgent(other)?.id === agent)
       for (const other of earlier) other.close('conflict', 'replaced by a new session')
     }
   },

@@ -185,6 +185,15 @@ describe('bind2: XEP-0386', () => {
     expect(host.host.of('juliet').map((session) => session.jid.toString())).to.deep.equal([young.jid])
   })
 
+  for (const conflict of ['replace', 'refuse', 'rename'])
+    it(`§3.2.1: a client that comes back does not stand in its own way (conflict: ${conflict})`, async () => {
+      await using host = await start({ bind: { conflict } })
+      const old = await bound(host, agent() + request(tag('A')))
+      const young = await bound(host, agent() + request(tag('A')))
+      expect([young.jid, old.login.stream.closed]).to.deep.equal([old.jid, true])
+      expect(host.host.of('juliet')).to.have.length(1)
+    })
+
   it('§3.2: a request on a session that is bound already is ignored', async () => {
     await using host = await start()
     const done = await bound(host, request(tag('A')) + request(tag('B')))
