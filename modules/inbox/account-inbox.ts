@@ -125,6 +125,7 @@ export class AccountInbox {
     const conversation = this.conversations.get(jid)
     if (conversation === undefined || entry <= conversation.read) return
     conversation.read = entry
+    conversation.marked = entry
     await this.#recount(conversation)
   }
 

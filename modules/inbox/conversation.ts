@@ -24,6 +24,8 @@ export type ConversationDoc = {
   readonly occupant?: boolean
   /** All up to there was read, '' for nothing. */
   readonly read: string
+  /** That which was read by markers which are not in the archive, under any rules; documents of earlier versions do not say. */
+  readonly marked?: string
   readonly unread: number
   /** The first unread message, '' for none. */
   readonly oldest: string
@@ -38,6 +40,7 @@ export class Conversation {
   shown = ''
   author: Author = { own: false, from: '', id: undefined, occupant: false }
   read = ''
+  marked = ''
   unread = 0
   oldest = ''
   /** Counting it anew was much work; milliseconds since 1970. */
@@ -53,15 +56,24 @@ export class Conversation {
     const { own, from, id, occupant = false } = doc
     this.author = { own, from, id: id === '' ? undefined : id, occupant }
     this.read = doc.read
+    this.marked = doc.marked ?? ''
     this.unread = doc.unread
     this.oldest = doc.oldest
   }
 
+  /** One of which nothing is known but how far it was read. */
+  static marked(jid: string, read: string): Conversation {
+    const conversation = new Conversation(jid)
+    conversation.read = read
+    conversation.marked = read
+    return conversation
+  }
+
   /** As it is stored when the archive was followed up to there, by those rules. */
   toDoc(upto: string, rules: string): ConversationDoc {
-    const { last, message, shown, author, read, unread, oldest } = this
+    const { last, message, shown, author, read, marked, unread, oldest } = this
     const { own, from, id = '', occupant } = author
-    return { upto, rules, last, message, shown, own, from, id, occupant, read, unread, oldest }
+    return { upto, rules, last, message, shown, own, from, id, occupant, read, marked, unread, oldest }
   }
 
   /** An instant message comes last. */
@@ -69,7 +81,7 @@ export class Conversation {
     this.message = entry
     this.shown = ''
     this.author = { own, from, id, occupant }
-    if (!own) this.count(entry)
+    if (!own && entry > this.read) this.count(entry)
   }
 
   /** One unread message more. */
@@ -80,6 +92,7 @@ export class Conversation {
 
   /** All up to that entry, and with it all there is, was read. */
   readAll(entry: string): void {
+    if (entry <= this.read) return
     this.read = entry
     this.unread = 0
     this.oldest = ''

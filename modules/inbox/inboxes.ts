@@ -208,7 +208,12 @@ export class Inboxes {
     const others: string[] = []
     await this.#ctx.inSlices(this.#docs.list(local), ([jid, doc]) => {
       if (doc.rules === rules) conversations.push(new Conversation(jid, doc))
-      else others.push(jid)
+      else {
+        others.push(jid)
+        // the archive does not tell that again
+        if (doc.marked !== undefined && doc.marked !== '')
+          conversations.push(Conversation.marked(jid, doc.marked))
+      }
     })
     if (this.#ctx.signal.aborted) throw new StanzaError('service-unavailable')
     const upto = state?.rules === rules ? state.upto : ''

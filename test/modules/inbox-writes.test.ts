@@ -1,5 +1,6 @@
-/** XEP-0430: writes of one inbox that overlap: what the archive does not tell again is not turned back. */
+/** XEP-0430: what the archive does not tell again is neither turned back by writes that overlap, nor forgotten when the rules change. */
 import { expect } from 'chai'
+import { openMemory } from '../../server/storage/memory.ts'
 import { chat } from '../helpers/archive.ts'
 import { deliver, displayed, inbox, inboxHost, NS_INBOX } from '../helpers/inbox.ts'
 import { openFaulty } from '../robustness/faulty-store.ts'
@@ -8,6 +9,23 @@ const R = 'romeo@example.org'
 const J = 'juliet@example.org'
 const NO_STORE = "<no-store xmlns='urn:xmpp:hints'/>"
 const ASK = `<iq type='get' id='ask'><inbox xmlns='${NS_INBOX}'/></iq>`
+
+describe('module inbox: markers that are not archived', () => {
+  it('count also when everything is counted anew by other rules', async () => {
+    const store = await openMemory()
+    for (const readBySending of [true, false, true]) {
+      await using h = await inboxHost({ readBySending }, { store })
+      const [juliet, romeo] = [await h.client(`${J}/balcony`), await h.client(`${R}/orchard`)]
+      if ((await inbox(juliet)).lines.length === 0) {
+        await deliver(romeo, chat(J, 'one'))
+        await deliver(juliet, chat(R, 'mine'))
+        await deliver(romeo, chat(J, 'two'), chat(J, 'three'))
+        await deliver(juliet, displayed(R, 'two', NO_STORE))
+      }
+      expect((await inbox(juliet)).lines).to.deep.equal(['romeo 1 three'])
+    }
+  })
+})
 
 describe('module inbox: a marker that is not archived, while an earlier write takes its time', () => {
   for (const [when, options] of [
