@@ -7,6 +7,7 @@
  * with every message.
  */
 import { createHash } from 'node:crypto'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type Entry, type Page, UnknownEntry } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { el } from '../../server/xmpp/element.ts'
@@ -29,6 +30,8 @@ const PATIENCE_MS = 5000
 const EFFORT = 5000
 /** Entries looked at to count what the store cannot count. */
 const MOST_COUNTED = 1000
+/** How long entries are looked at before others have their turn, milliseconds: a store need not leave any when it is asked. */
+const SLICE_MS = 4
 
 /** An entry of a page. */
 export interface Result {
@@ -149,9 +152,25 @@ function passes(inside: Bounds, backwards: boolean, before: Reached | undefined)
     : [rest]
 }
 
+/** Work that leaves others their turns. */
+class Slices {
+  #until = performance.now() + SLICE_MS
+
+  /** A promise when the time of this turn is over. */
+  next(): Promise<void> | undefined {
+    return performance.now() < this.#until ? undefined : this.#wait()
+  }
+
+  async #wait(): Promise<void> {
+    await nextTurn()
+    this.#until = performance.now() + SLICE_MS
+  }
+}
+
 /** Reads what is within the bounds, one after another. */
 async function collect(look: Look, parts: readonly Bounds[]): Promise<Found> {
-  const page: Gathering = { results: [], size: 0, until: performance.now() + PATIENCE_MS }
+  const until = performance.now() + PATIENCE_MS
+  const page: Gathering = { results: [], size: 0, until, slices: new Slices() }
   for (const part of parts) {
     const ended = await gather(look, part, page)
     if (ended === true) continue
@@ -169,12 +188,13 @@ interface Gathering {
   size: number
   /** As performance.now() has it. */
   readonly until: number
+  readonly slices: Slices
 }
 
 /** True: all within the bounds was looked at. False: the page is full. Else the time is over, and this is the last entry that was looked at. */
 async function gather(look: Look, inside: Bounds, page: Gathering): Promise<boolean | string> {
   const { source, wanted, full, backwards, limit } = look
-  const { results, until } = page
+  const { results, until, slices } = page
   let bounds = inside
   for (;;) {
     let read: Page<Stored>
@@ -195,6 +215,8 @@ async function gather(look: Look, inside: Bounds, page: Gathering): Promise<bool
     }
     const entries = backwards ? read.entries.toReversed() : read.entries
     for (const entry of entries) {
+      const turn = slices.next()
+      if (turn !== undefined) await turn
       if (full !== undefined && !isWith(entry.doc, full)) continue
       // The first of a page is in it however large it is, or paging would never get past it.
       if (
@@ -246,16 +268,39 @@ async function countOnly(
     afterId === undefined ? undefined : known(source, afterId),
     beforeId === undefined ? undefined : known(source, beforeId),
   )
-  const page = await source.archive.page(source.owner, {
-    ...wanted,
-    ...between,
-    from: 'first',
-    limit: MOST_COUNTED,
-    effort: EFFORT,
-  })
-  const matching = page.entries.filter(({ doc }) => full === undefined || isWith(doc, full))
-  const count = page.complete ? matching.length : undefined
+  const count = await countFew(source, wanted, full, between)
   return { results: [], complete: count === 0, count }
+}
+
+/** How many match, undefined when that is too much to look at. */
+async function countFew(
+  source: Source,
+  wanted: Conditions,
+  full: JID | undefined,
+  between: Bounds,
+): Promise<number | undefined> {
+  const slices = new Slices()
+  let count = 0
+  let bounds = between
+  try {
+    for (let left = MOST_COUNTED; left > 0; left -= STEP) {
+      const query = { ...wanted, ...bounds, from: 'first', limit: STEP, effort: EFFORT } as const
+      const page = await source.archive.page(source.owner, query)
+      for (const { doc } of page.entries) {
+        const turn = slices.next()
+        if (turn !== undefined) await turn
+        if (full === undefined || isWith(doc, full)) count++
+      }
+      if (page.complete) return count
+      const last = page.entries.at(-1)?.id
+      if (page.reached !== undefined || last === undefined) return undefined
+      bounds = { ...bounds, after: last }
+    }
+  } catch (error) {
+    // The entry that the last step came to was just removed: nobody knows how many there are now.
+    if (!(error instanceof UnknownEntry) || bounds === between) throw error
+  }
+  return undefined
 }
 
 const boundsOf = (after: string | undefined, before: string | undefined): Bounds => ({
@@ -278,8 +323,13 @@ async function conditions(source: Source, filter: Filter): Promise<Conditions> {
 
 async function existing(source: Source, texts: readonly string[]): Promise<readonly string[]> {
   const ids = texts.map((text) => known(source, text))
-  const found = await source.archive.page(source.owner, { ids, from: 'first', limit: ids.length })
-  if (found.entries.length < ids.length) throw new StanzaError('item-not-found')
+  // Not all at once: what is read is whole messages.
+  for (let i = 0; i < ids.length; i += STEP) {
+    const step = ids.slice(i, i + STEP)
+    const found = await source.archive.page(source.owner, { ids: step, from: 'first', limit: step.length })
+    if (found.entries.length < step.length) throw new StanzaError('item-not-found')
+    if (i > 0) await nextTurn()
+  }
   return ids
 }
 

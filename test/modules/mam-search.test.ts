@@ -1,4 +1,5 @@
 /** Searches that take longer than an answer may (XEP-0431, XEP-0313 §4.1.1): they are done in steps, go on where they were, and are one at a time. */
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { expect } from 'chai'
 import type { Query, Store } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
@@ -225,5 +226,55 @@ describe('module mam: long searches', () => {
     waiting.shift()?.()
     expect(await late('s2')).to.match(/^result/)
     expect(most).to.equal(1)
+  })
+})
+
+describe('module mam: what has to be looked at one by one', () => {
+  const now = performance.now.bind(performance)
+  afterEach(() => {
+    performance.now = now
+  })
+
+  for (const [what, rsm] of [
+    ['search', ''],
+    ['count', '<max>0</max>'],
+  ] as const)
+    it(`leaves others their turns, whatever the store leaves them: ${what} for a full address`, async () => {
+      await using h = await archiveHost()
+      const juliet = await h.client('juliet@example.org/balcony')
+      for (let i = 0; i < 150; i++) await juliet.send(chat('romeo@example.org/orchard', `hay${i}`))
+      juliet.take()
+      let looks = 0
+      performance.now = () => now() + looks++
+      juliet.transport.feed(queryXml({ form: { with: 'romeo@example.org/nowhere' }, rsm }, 'q'))
+      let turns = 0
+      for (let answers = 0; answers === 0; answers = juliet.take().length) {
+        await nextTurn()
+        expect(++turns).to.be.lessThan(1000)
+      }
+      expect(turns).to.be.greaterThan(15)
+    })
+
+  it('is read in small steps: many ids, and what the store cannot count', async () => {
+    let most = 0
+    const { store } = await reading((read, q) => {
+      most = Math.max(most, q.limit)
+      return read(q)
+    })
+    await using h = await archiveHost({}, { store })
+    const juliet = await h.client('juliet@example.org/balcony')
+    for (let i = 0; i < 250; i++) await juliet.send(chat('romeo@example.org/orchard', `hay${i}`))
+    const ids: string[] = []
+    for await (const { id } of h.service('archive').messages('juliet')) ids.push(id)
+    most = 0
+    const one = '<max>1</max>'
+    expect((await query(juliet, { form: { ids }, rsm: one })).ids).to.deep.equal([ids[0]])
+    const [after = ''] = ids
+    for (const form of [{ with: 'romeo@example.org/orchard' }, { [FULLTEXT]: 'hay7' }, { 'after-id': after }])
+      expect(Number((await query(juliet, { form, rsm: '<max>0</max>' })).count)).to.be.greaterThan(0)
+    expect((await query(juliet, { form: { 'after-id': after }, rsm: '<max>0</max>' })).count).to.equal('249')
+    await h.service('archive').source('juliet').archive.remove('juliet', { keepLast: 249 })
+    expect((await query(juliet, { form: { ids } })).outcome).to.equal('cancel item-not-found')
+    expect(most).to.equal(100)
   })
 })
