@@ -56,7 +56,7 @@ export class Search {
     const id = stanza.attr('id') ?? ''
     const retracts = stanza.getChild('retract', NS_RETRACT)?.attr('id')
     if (retracts !== undefined) {
-      this.#pass(id, retracts, stanza.attr('from'))
+      this.#pass(id, retracts, stanza)
       return undefined
     }
     // A correction is what the author takes back just as well.
@@ -69,11 +69,11 @@ export class Search {
     return stanza.getChild('retracted', NS_RETRACT) === undefined ? by : undefined
   }
 
-  #pass(by: string, target: string, from = ''): void {
+  #pass(by: string, target: string, stanza: Element): void {
     const coming = this.#coming.get(by)
     if (coming === undefined) return
-    const author = tryJid(from)?.toString()
-    const passed = coming.filter((doc) => doc.target === target && doc.from === author)
+    // Another device, or the same with another resource, may have sent again what the archive had already.
+    const passed = coming.filter((doc) => doc.target === target && isAuthor(stanza, doc, this.#account))
     if (passed.length === 0) return
     this.#coming.set(
       by,

@@ -76,6 +76,24 @@ describe('module retract: what waits', () => {
     }
   })
 
+  it('is done when the server was killed before it was written down, and the client comes back with another resource', async () => {
+    const store = await openMemory()
+    {
+      // As if killed: the archives have it, nobody was to carry it out.
+      await using before = await archiveHost({}, { store, ...quiet })
+      await before.unload('retract')
+      const juliet = await before.client(`${J}/balcony`)
+      await juliet.send(chat(R, 'secret', origin('o1')))
+      await juliet.send(retraction('secret').replace('</message>', `${origin('o2')}</message>`))
+    }
+    await using after = await archiveHost({}, { store })
+    const juliet = await after.client(`${J}/garden`)
+    await juliet.send(retraction('secret').replace('</message>', `${origin('o2')}</message>`))
+    await after.settle()
+    for (const client of [juliet, await after.client(`${R}/phone`)])
+      expect(await archived(client)).to.deep.equal([undefined, 'taken back'])
+  })
+
   it('is stopped in the middle of a long search, and done after the start', async () => {
     const store = await openMemory()
     await using h = await archiveHost({}, { store })
