@@ -54,8 +54,8 @@ export async function resending(
   if (unkeptBefore.length > 0) await docs.put('', KEY, { ...NOTHING, unkept: unkeptBefore })
   else if (before !== undefined) await docs.delete('', KEY)
   const refused = new Refused(before?.refused ?? [])
-  const left = new Passed(windowMs, before?.left ?? [])
-  const arrived = new Passed(windowMs, before?.arrived ?? [])
+  const left = new Passed('out', windowMs, before?.left ?? [])
+  const arrived = new Passed('in', windowMs, before?.arrived ?? [])
   const unkept = new Unkept(unkeptBefore)
   /** Messages that are being given to those who did not get them when they were sent first. */
   const underWay = new Map<string, Promise<void>>()

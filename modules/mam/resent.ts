@@ -8,6 +8,9 @@ import { NS_MUC_USER } from './ns.ts'
 /** Of each; more, and the oldest are forgotten. */
 const MAX = 10_000
 
+/** Whose archive it is about: the receiver's or the sender's. */
+type Way = 'in' | 'out'
+
 /** A message on its way, or on its way once more. */
 type Sent = Pick<StanzaEvent, 'stanza' | 'from' | 'to'>
 
@@ -102,16 +105,18 @@ export type Passage = {
  */
 export class Passed {
   readonly #messages: Map<string, Passage>
+  readonly #way: Way
   readonly #windowMs: number
 
   /** `windowMs`: how long a message that is sent again counts as the same, milliseconds. `known`: from an earlier process. */
-  constructor(windowMs: number, known: readonly (readonly [string, Passage])[]) {
+  constructor(way: Way, windowMs: number, known: readonly (readonly [string, Passage])[]) {
+    this.#way = way
     this.#windowMs = windowMs
     this.#messages = new Map(known)
   }
 
   add(e: Sent, originId: string, now: number): void {
-    const key = messageKey(e, originId)
+    const key = messageKey(e, originId, this.#way)
     this.#messages.delete(key) // behind the others
     keep(this.#messages, key, { at: now, back: false })
   }
@@ -119,7 +124,7 @@ export class Passed {
   /** Its sender is told that it failed. */
   cameBack(e: Sent, originId: string): void {
     if (this.#messages.size === 0) return
-    const key = messageKey(e, originId)
+    const key = messageKey(e, originId, this.#way)
     const known = this.#messages.get(key)
     if (known !== undefined) this.#messages.set(key, { ...known, back: true })
   }
@@ -127,7 +132,7 @@ export class Passed {
   /** Undefined: it is not known, or that is too long ago. */
   get(e: Sent, originId: string, now: number): Passage | undefined {
     if (this.#messages.size === 0) return undefined
-    const known = this.#messages.get(messageKey(e, originId))
+    const known = this.#messages.get(messageKey(e, originId, this.#way))
     return known !== undefined && now - known.at <= this.#windowMs ? known : undefined
   }
 
@@ -161,10 +166,12 @@ function keysOf(
 }
 
 /** What tells a message from others, also from those that have the same id of their sender; equal for all attempts to send it. */
-export function messageKey({ stanza, from, to }: Sent, originId: string): string {
-  // All occupants of a room have the bare address in common.
-  const sender = stanza.getChild('x', NS_MUC_USER) === undefined ? from.bare : from
-  return hash([sender.toString(), to.bare.toString(), originId, looksOf(stanza)])
+export function messageKey({ stanza, from, to }: Sent, originId: string, way: Way = 'in'): string {
+  // All occupants of a room have the bare address in common. The account itself may come back with another resource.
+  const occupant = stanza.getChild('x', NS_MUC_USER) !== undefined
+  const sender = occupant && way === 'in' ? from : from.bare
+  const receiver = occupant && way === 'out' ? to : to.bare
+  return hash([sender.toString(), receiver.toString(), originId, looksOf(stanza)])
 }
 
 const hash = (parts: readonly string[]): string =>

@@ -1,5 +1,6 @@
 /** What goes into archives: XEP-0313 §6.1.1, hints (XEP-0334 §4), and what other specifications want archived. */
 import { expect } from 'chai'
+import type { StanzaEvent } from '../../server/module.ts'
 import { examine } from '../../modules/mam/rules.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { NS } from '../../server/xmpp/ns.ts'
@@ -209,5 +210,20 @@ describe('module mam: private messages in rooms that do not mark them (XEP-0045 
     await romeo.send(join(" type='unavailable'"))
     for (const nick of ['a', 'b']) await fromRemote(h, said(`${ROOM}/${nick}`))
     expect(await archived(romeo)).to.deep.equal(['hi', 'hi'])
+  })
+
+  it('what is sent to an occupant goes out once, also when its client comes back with another resource', async () => {
+    await using h = await archiveHost({}, { modules })
+    const got: (string | undefined)[] = []
+    const note = ({ stanza, to }: StanzaEvent): void =>
+      void got.push(`${to.resource} ${stanza.getChildText('body')}`)
+    h.router.domains.take('conference.example.net', note)
+    const mark = "<x xmlns='http://jabber.org/protocol/muc#user'/>"
+    for (const resource of ['a', 'a', 'b']) {
+      const juliet = await h.client(`juliet@example.org/${resource}`)
+      for (const nick of ['one', 'two']) await juliet.send(chat(`${ROOM}/${nick}`, 'hi', mark + origin('1')))
+      await juliet.drop()
+    }
+    expect(got).to.deep.equal(['one hi', 'two hi'])
   })
 })
