@@ -19,7 +19,8 @@ export default defineModule({
     { xep: 45, version: '1.35.5', status: 'partial', note: 'occupants of rooms are told apart' },
     { xep: 308, version: '1.2.1', status: 'partial', note: 'corrections go with what they correct' },
   ],
-  optional: ['mam'],
+  // Also when archives are turned on or off later: without them there is nothing to do, and nothing to announce.
+  requires: ['mam'],
   config: c.object({
     searchBack: c
       .int()
@@ -30,13 +31,10 @@ export default defineModule({
       ),
   }),
   setup(ctx, { searchBack }) {
-    // Without archives there is nothing to do, and nothing to announce.
-    const archive = ctx.find('archive')
-    if (archive === undefined) return undefined
     // §2, §4
     for (const target of ['account', 'host'] as const)
       for (const feature of [NS_RETRACT, `${NS_RETRACT}#tombstone`]) ctx.disco.feature(target, feature)
-    const burials = new Burials(ctx, archive, searchBack)
+    const burials = new Burials(ctx, ctx.use('archive'), searchBack)
     ctx.hook('archive:retraction', { phase: 'observe' }, (e) => burials.add(e))
     // What processes left that have ended, also when this one goes on for long.
     ctx.timers.daily('waiting', () => burials.resume())

@@ -1,11 +1,9 @@
 /** XEP-0424: tombstones in archives, who may ask for them, and what stays. */
 import { expect } from 'chai'
-import disco from '../../modules/disco.ts'
-import retract from '../../modules/retract/index.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { archiveHost, chat, query } from '../helpers/archive.ts'
-import { type TestClient, testHost } from '../helpers/host.ts'
+import type { TestClient } from '../helpers/host.ts'
 import { fromRemote } from '../helpers/im.ts'
 import { features } from '../helpers/iq.ts'
 
@@ -35,10 +33,16 @@ describe('module retract', () => {
     expect(await features(juliet, 'juliet@example.org')).not.to.include(`${RETRACT}#tombstone`)
   })
 
-  it('announces nothing where there are no archives', async () => {
-    await using h = await testHost({ modules: [disco, retract], accounts: ['juliet'] })
+  it('goes when the archives are turned off, and is there when they are turned on', async () => {
+    await using h = await archiveHost()
+    await h.unload('mam')
     const juliet = await h.client('juliet@example.org/balcony')
     expect(await features(juliet, 'juliet@example.org')).not.to.include.members([RETRACT])
+    await h.reload(new Map())
+    expect(await features(juliet, 'juliet@example.org')).to.include.members([RETRACT])
+    await juliet.send(chat('romeo@example.org', 'wrong'))
+    await juliet.send(retraction('wrong'))
+    expect(await contents(juliet)).to.deep.equal(['tombstone wrong by r1', '/me retracted'])
   })
 
   it('§4: in both archives, with the receiver offline; the retraction stays, id and time too', async () => {
