@@ -71,13 +71,14 @@ export class Archives {
   readonly #lines = new Map<string, Promise<void>>()
   readonly #moments = new Moments()
 
-  /** `resendMs`: how long a message that is sent again counts as the same, milliseconds. */
-  constructor(ctx: Ctx, ids: IdCodec, resendMs: number) {
+  /** `resendMs`: how long a message that is sent again counts as the same, milliseconds. `gone`: accounts that were just removed. */
+  constructor(ctx: Ctx, ids: IdCodec, resendMs: number, gone: ReadonlySet<string>) {
     this.archive = ctx.storage.archive<Stored>('messages', { text: textOf })
     this.ids = ids
     this.#ctx = ctx
     this.#resendMs = resendMs
-    this.doubts = new Doubts(this.archive, resendMs, (local) => ctx.run('archive:removed', { local }))
+    const removed = (local: string): unknown => ctx.run('archive:removed', { local })
+    this.doubts = new Doubts(this.archive, resendMs, gone, removed)
     this.shown = this.#unanswered.readers(this.archive, this.doubts)
   }
 

@@ -50,13 +50,23 @@ export class Doubts {
   readonly #lost = new Map<string, Span>()
   #lostOfAll: Span | undefined
   readonly #windowMs: number
+  readonly #gone: ReadonlySet<string>
   #count = 0
   #size = 0
 
-  /** `removed` is called, and waited for, when entries have gone. `windowMs`: for how long messages may be sent again, milliseconds. */
-  constructor(archive: Archive<Stored>, windowMs: number, removed: (local: string) => unknown) {
+  /**
+   * `removed` is called, and waited for, when entries have gone. `windowMs`: for how long messages may be sent again, milliseconds. `gone`: accounts that
+   * were just removed; all that was written for them is removed after that.
+   */
+  constructor(
+    archive: Archive<Stored>,
+    windowMs: number,
+    gone: ReadonlySet<string>,
+    removed: (local: string) => unknown,
+  ) {
     this.#archive = archive
     this.#windowMs = windowMs
+    this.#gone = gone
     this.#removed = removed
   }
 
@@ -67,6 +77,7 @@ export class Doubts {
 
   /** An append failed; `unanswered`: not that the store has said so. */
   add(local: string, entry: NewEntry, unanswered: boolean): void {
+    if (this.#gone.has(local)) return
     let own = this.#byOwner.get(local)
     if (own === undefined) this.#byOwner.set(local, (own = new Map<string, Doubt>()))
     const name = nameOf(entry)
@@ -105,6 +116,11 @@ export class Doubts {
     if (own.size === 0) this.#byOwner.delete(local)
     this.#count--
     for (const { doc } of known.attempts) this.#size -= doc.xml.length
+  }
+
+  /** The account is removed: what was for it must not be looked for in the archive of the next one of that name, or be put there to find out. */
+  drop(local: string): void {
+    for (const { entry } of this.#byOwner.get(local)?.values() ?? []) this.forget(local, entry)
   }
 
   #forgetOldest(): void {

@@ -111,13 +111,13 @@ export default defineModule({
   optional: ['roster', 'bind2'],
   config,
   async setup(ctx, options) {
-    const archives = new Archives(ctx, new IdCodec(await secretOf(ctx)), options.resendWindow)
+    const gone = new Set<string>()
+    const archives = new Archives(ctx, new IdCodec(await secretOf(ctx)), options.resendWindow, gone)
     const prefs = new Preferences(ctx, options)
     const accounts = new Map(Object.entries(options.accounts))
     const retention = new Retention(ctx, archives.archive, options, accounts)
     const stored = ctx.metrics.counter('stored', 'Messages put into archives')
     const duplicates = ctx.metrics.counter('duplicates', 'Messages that were sent again and stopped')
-    const gone = new Set<string>()
     const ends = await Ends.read(ctx, options.resendWindow)
     /** When the session asked last for all of its archive up to then, milliseconds since 1970. */
     const asked = ctx.perSession<number | undefined>(() => undefined)
@@ -261,6 +261,7 @@ export default defineModule({
     ctx.hook('account:deleted', { phase: 'observe' }, ({ account: { local } }) => {
       prefs.forget(local)
       gone.add(local)
+      archives.doubts.drop(local)
       ctx.timers.after(GONE_MS, () => void gone.delete(local))
     })
 

@@ -1,5 +1,6 @@
 /** Both archives and delivery: order, messages that are sent again, failures of the store, accounts that go (XEP-0313 §3, XEP-0359 §2). */
 import { expect } from 'chai'
+import { StoreUnavailable } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
 import { defineModule } from '../../server/module.ts'
 import { NS } from '../../server/xmpp/ns.ts'
@@ -358,5 +359,31 @@ describe('module mam: accounts that are removed', () => {
     const next = await h.client('romeo@example.org/new')
     await juliet.send(chat('romeo@example.org', 'four'))
     expect(await archived(next)).to.deep.equal(['four'])
+  })
+
+  it('what the store did not take for the former owner of a name is not put into the archive of the next one', async () => {
+    for (const pending of [false, true]) {
+      const { store, silent, stuck, gates } = await controlledStore()
+      await using h = await archiveHost({}, { store, onLog: () => undefined })
+      const { juliet } = await pair(h)
+      const gate = Promise.withResolvers<void>()
+      // Given up, or answered with an error only when the account is gone.
+      if (pending)
+        gates.set(
+          'romeo',
+          gate.promise.then(() => Promise.reject(new StoreUnavailable('no answer'))),
+        )
+      else silent.add('romeo')
+      await juliet.send(chat('romeo@example.org', 'for the first one', origin('o1')))
+      await h.host.deleteAccount('romeo')
+      gate.resolve()
+      await h.settle()
+      for (const set of [silent, gates]) set.clear()
+      await h.host.service('auth')?.create('romeo', 'secret')
+      const next = await h.client('romeo@example.org/new')
+      stuck.add('romeo')
+      expect(await archived(next)).to.deep.equal([])
+      expect(await h.store.purgeOwner('example.org', 'romeo')).to.equal(0)
+    }
   })
 })
