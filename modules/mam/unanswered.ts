@@ -61,8 +61,11 @@ export class Unanswered {
       for (let i = 0; i < MAX_READS; i++) {
         const found = await archive.page(local, query)
         const good = this.#good(local, found.entries)
-        if (good === undefined || (await good)) return found
-        await doubts.settle(local)
+        const isGood = good === undefined || (await good)
+        // What has failed since a reader of many pages began, too, and what is put there for a moment to find out.
+        const settling = doubts.settle(local)
+        if (isGood && settling === undefined) return found
+        await settling
       }
       throw new StoreUnavailable('what was appended meanwhile failed')
     }

@@ -153,6 +153,27 @@ describe('module mam: the store has what it said it had not', () => {
     expect([...(await asked), ...romeo!.take()].map((e) => e.name)).to.deep.equal(['iq'])
   })
 
+  it('what fails while somebody reads page after page is not read', async () => {
+    const { store, unsure } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet] = await online(h, 'juliet@example.org/balcony')
+    const send = (n: number) => juliet!.send(chat('romeo@example.org', `m${n}`, origin(`o${n}`)))
+    for (let n = 0; n < 201; n++) await send(n)
+    const read: (string | undefined)[] = []
+    for await (const { stanza } of h.service('archive').messages('romeo')) {
+      read.push(stanza.getChildText('body'))
+      if (read.length !== 100) continue
+      unsure.add('romeo')
+      expect(condition((await send(201)).at(-1))).to.equal('internal-server-error')
+      unsure.clear()
+    }
+    expect([read.length, read.at(-1)]).to.deep.equal([201, 'm200'])
+    await send(201)
+    expect(
+      (await query(await h.client('romeo@example.org/phone'), { rsm: '<max>1</max><before/>' })).bodies,
+    ).to.deep.equal(['m201'])
+  })
+
   it('an attempt that succeeds while the archive is put right stays', async () => {
     const { store, silent } = await controlledStore()
     await using h = await archiveHost({}, { store, modules, ...quiet })
