@@ -199,13 +199,19 @@ export default defineModule({
       if (finding === undefined) return resent.leaving(e, e.passing)
       ends.archiving()
       const { stanza, from, to } = e
+      const { originId = '' } = finding
       const began = ctx.now()
       const sent = (id: string, duplicate: boolean): Verdict | Promise<Verdict> => {
         const told = done(from.local, e, to, finding, duplicate)
         e.archivedAs = id
-        if (duplicate) e.duplicate = true
-        const verdict = duplicate && !isHere(to) ? resent.leaving(e, finding.originId) : undefined
-        return told === undefined ? verdict : afterBoth(told, verdict, began)
+        const known = duplicate && !resent.wasStopped(e, originId)
+        if (known) e.duplicate = true
+        const verdict = known && !isHere(to) ? resent.leaving(e, originId) : undefined
+        if (told === undefined) return verdict
+        return afterBoth(told, verdict, began).catch((error: unknown) => {
+          if (!known) resent.stopped(e, originId)
+          throw error
+        })
       }
       return archives.append(from.local, 'out', to, stanza, finding, sent)
     })

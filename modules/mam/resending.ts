@@ -8,7 +8,7 @@ import type { JID } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 import type { Ends } from './ends.ts'
-import { messageKey, type Passage, Passed, Refused, Unkept } from './resent.ts'
+import { messageKey, type Passage, Passed, Refused, Stopped, Unkept } from './resent.ts'
 
 /** What to do with a message that has been sent before. */
 export interface Resending {
@@ -20,6 +20,10 @@ export interface Resending {
   known(e: StanzaEvent, originId: string, since: Date | undefined): Verdict | Promise<Verdict>
   /** On its way in: the archive has it, and its sender is told that it failed. */
   failed(e: StanzaEvent, originId: string): void
+  /** The same on its way out: it was not copied to other devices. */
+  stopped(e: StanzaEvent, originId: string): void
+  /** Whether that is so of one that is sent again; it is forgotten then. */
+  wasStopped(e: StanzaEvent, originId: string): boolean
   /** This process ends in order: the next one shall know what this one does. */
   over(): Promise<void>
 }
@@ -57,6 +61,7 @@ export async function resending(
   const left = new Passed('out', windowMs, before?.left ?? [])
   const arrived = new Passed('in', windowMs, before?.arrived ?? [])
   const unkept = new Unkept(unkeptBefore)
+  const uncopied = new Stopped()
   /** Messages that are being given to those who did not get them when they were sent first. */
   const underWay = new Map<string, Promise<void>>()
 
@@ -163,6 +168,10 @@ export async function resending(
     failed(e, originId) {
       if (originId !== '') unkept.fail(e, originId)
     },
+    stopped(e, originId) {
+      if (originId !== '') uncopied.add(e, originId)
+    },
+    wasStopped: (e, originId) => uncopied.take(e, originId),
     async over() {
       const now = ctx.now()
       const remembered = {

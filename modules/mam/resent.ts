@@ -91,6 +91,20 @@ export class Unkept {
   }
 }
 
+/** Messages in the archives of their senders that went no further, not even to other devices of those. */
+export class Stopped {
+  readonly #messages = new Map<string, true>()
+
+  add(e: Sent, originId: string): void {
+    keep(this.#messages, messageKey(e, originId, 'out'), true)
+  }
+
+  /** Whether it is one; it is forgotten then. */
+  take(e: Sent, originId: string): boolean {
+    return this.#messages.size > 0 && this.#messages.delete(messageKey(e, originId, 'out'))
+  }
+}
+
 /** What is known of a message that went where no archive knows it; as it is stored. */
 export type Passage = {
   /** When, milliseconds since 1970. */

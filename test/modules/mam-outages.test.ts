@@ -5,7 +5,7 @@ import { defineModule } from '../../server/module.ts'
 import offline from '../../modules/offline/index.ts'
 import { archived, archiveHost, chat, controlledStore, origin, query, stanzaId } from '../helpers/archive.ts'
 import { condition } from '../helpers/im.ts'
-import { bodies, modules, online, quiet } from '../helpers/resent.ts'
+import { bodies, copies, modules, online, quiet, THREE } from '../helpers/resent.ts'
 
 /** Cannot keep anything for those who are away. */
 const bad = defineModule({
@@ -228,5 +228,29 @@ describe('module mam: the store takes too long, or fails for long', () => {
     await h.settle()
     for (let i = 0; i < 2; i++) expect(await juliet!.send(retraction)).to.deep.equal([])
     expect(romeo!.take().map((e) => e.attr('id'))).to.deep.equal(['r'])
+  })
+
+  it('one that nobody has written down in time for its sender is copied to his other devices when it is sent again, once', async () => {
+    const gate = Promise.withResolvers<void>()
+    const slow = defineModule({
+      name: 'slow',
+      summary: 'Writes retractions down, slowly',
+      specs: [],
+      setup: (ctx) =>
+        ctx.hook('archive:retraction', { phase: 'observe' }, ({ local }) =>
+          local === 'juliet' ? gate.promise : undefined,
+        ),
+    })
+    await using h = await archiveHost({}, { modules: [...modules, slow], ...quiet })
+    const [juliet, phone, romeo] = await online(h, ...THREE)
+    const retract = "<retract xmlns='urn:xmpp:message-retract:1' id='x'/><body>taken back</body>"
+    const retraction = `<message to='romeo@example.org' id='r' type='chat'>${retract}${origin('r')}</message>`
+    await juliet!.send(retraction)
+    await h.clock.advance(10_000)
+    expect(juliet!.take().map((e) => e.attr('type'))).to.deep.equal(['error'])
+    gate.resolve()
+    await h.settle()
+    for (let i = 0; i < 2; i++) expect(await juliet!.send(retraction)).to.deep.equal([])
+    expect([copies(phone!), bodies(romeo!)]).to.deep.equal([['taken back'], ['taken back']])
   })
 })
