@@ -146,7 +146,8 @@ export class Negotiation {
   #goOn(fresh: ClientSession, resumed: { readonly session: ClientSession; after(): void }): void {
     this.#resumed.delete(fresh)
     const { session } = resumed
-    if (session.stream !== fresh.stream) return // a third stream has taken over meanwhile
+    // a third stream has taken over meanwhile, or this one is lost: the session sleeps again, or is over
+    if (session.stream !== fresh.stream || !session.connected) return
     session.goOn(() => {
       resumed.after()
       if (session.isBound()) void session.vhost?.emit('session:resumed', { session })

@@ -116,6 +116,49 @@ describe('stream management within SASL2 and Bind 2: XEP-0198 §9', () => {
     expect(success?.getChild('bound', 'urn:xmpp:bind:0')?.getChild('enabled', NS)).to.not.equal(undefined)
   })
 
+  it('§9.2: a new stream that is lost before its client knows: the session sleeps, and ends in its time', async () => {
+    await using host = await login()
+    const gate = Promise.withResolvers<void>()
+    const begun = Promise.withResolvers<void>()
+    const slow = defineModule({
+      name: 'slow',
+      summary: 'takes its time, as new tokens do (XEP-0484)',
+      specs: [],
+      setup: (ctx) =>
+        ctx.streamFeature({
+          ns: 'urn:x:slow',
+          streams: ['c2s'],
+          needs: ['authenticated'],
+          forbids: [],
+          inline: 'sasl2',
+          first: true,
+          advertise: () => undefined,
+          handle: async () => {
+            begun.resolve()
+            await gate.promise
+            return undefined
+          },
+        }),
+    })
+    await host.load(slow)
+    const first = await enter(host, bindRequest())
+    const id = String(
+      first.success?.getChild('bound', 'urn:xmpp:bind:0')?.getChild('enabled', NS)?.attrs['id'],
+    )
+    await first.stream.stream.drop()
+    const again = await LoginStream.open(host, { tls })
+    again.stream.transport.feed(authenticate(`${resume(id, 0)}<slow xmlns='urn:x:slow'/>`))
+    await begun.promise
+    expect(host.host.of('romeo').map(({ connected }) => connected)).to.deep.equal([true])
+    await again.stream.drop()
+    gate.resolve()
+    await host.settle()
+    await host.clock.advance(599_000)
+    expect(host.host.of('romeo').map(({ connected }) => connected)).to.deep.equal([false])
+    await host.clock.advance(2000)
+    expect(host.host.of('romeo')).to.deep.equal([])
+  })
+
   it('§9.2: the session of another account', async () => {
     await using host = await login()
     const first = await enter(host, bindRequest())
