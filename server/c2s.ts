@@ -319,7 +319,8 @@ export class C2s implements SessionDriver, NegotiationDriver {
   }
 
   async #over(host: Host, session: BoundClient, reason: string): Promise<void> {
-    const handedOn = this.#handingOn.begin(host, session) // before anything newer finds its way
+    // Before anything newer finds its way. Of an account that was removed nothing goes on: the next one of that name would find it.
+    const handedOn = reason === 'not-authorized' ? undefined : this.#handingOn.begin(host, session)
     await session.pending // what the client sent before it left comes first
     if (!free()) await nextSlice() // many may be lost at once
     await host.emit('session:closed', { session, reason, resumable: false })

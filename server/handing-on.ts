@@ -31,8 +31,10 @@ export class HandingOn {
     using undo = new DisposableStack()
     undo.defer(() => host.release(account))
     const address = session.jid.toString()
+    const { removals } = account
     let held = false
     for (const stanza of session.takeHeld()) {
+      if (account.removals !== removals) break // what is left is for nobody
       try {
         const done = this.#router.undelivered(host, stanza, session.jid)
         if (done !== undefined) waiting.push(done.catch(failed))

@@ -30,6 +30,8 @@ export class Account {
   readonly sessions: Bound[] = []
   /** Keeps the order of what arrives for the account. */
   readonly lane = new Lane()
+  /** How often it was removed: what has been on its way since before that is for nobody. */
+  removals = 0
 
   constructor(local: string) {
     this.local = local
@@ -108,12 +110,12 @@ export class Host implements SessionTable {
     const exists = this.service('auth')?.exists(e.to.local) ?? false
     if (exists === true) return undefined
     return exists === false
-      ? this.#noAccount(e)
-      : exists.then((known) => (known ? undefined : this.#noAccount(e)))
+      ? this.noAccount(e)
+      : exists.then((known) => (known ? undefined : this.noAccount(e)))
   }
 
   /** RFC 6121 §8.5.1, table 1: of what is allowed here, that which an account gets that is away (§8.5.2.2, §8.5.3.2). */
-  #noAccount(e: StanzaEvent): Verdict | Promise<Verdict> {
+  noAccount(e: StanzaEvent): Verdict | Promise<Verdict> {
     const { stanza } = e
     if (stanza.name === 'presence') return NO_ACCOUNT
     if (stanza.name !== 'message') return UNAVAILABLE
@@ -248,6 +250,8 @@ export class Host implements SessionTable {
     // Nobody may log in while the data goes; the credentials go first, so that a crash halfway leaves no login without data.
     await this.service('auth')?.remove(local)
     await this.hooks.chain('account:deleted').run({ account })
+    const inMemory = this.#accounts.get(local)
+    if (inMemory !== undefined) inMemory.removals++
     // RFC 6120 §4.9.3.12 names not-authorized for streams that may no longer be used.
     for (const session of this.of(local).slice()) session.close('not-authorized', 'account removed')
     await this.env.store.purgeOwner(this.name, local)

@@ -182,7 +182,12 @@ export class Router {
     const known = host.account(e.to.local)
     // The short way: somebody is there and nobody is waiting.
     if (known !== undefined && known.sessions.length > 0) {
-      return known.lane.pass(chain, part, e, (event, verdict) => this.#arrived(host, event, verdict))
+      const { removals } = known
+      return known.lane.pass(chain, part, e, (event, verdict) =>
+        known.removals === removals
+          ? this.#arrived(host, event, verdict)
+          : this.#tooLate(host, event, verdict),
+      )
     }
     return this.#toAbsent(host, host.hold(e.to.local), e)
   }
@@ -190,14 +195,24 @@ export class Router {
   /** No session: whether there is such an account decides what modules see (RFC 6121 §8.5.1). */
   #toAbsent(host: Host, account: Account, e: StanzaEvent): Done {
     const chain = host.chains.accountIn
+    const { removals } = account
     const done = account.lane.pass(chain, chain[e.stanza.name as StanzaName], e, (event, verdict) =>
-      this.#arrived(host, event, verdict),
+      account.removals === removals
+        ? this.#arrived(host, event, verdict)
+        : this.#tooLate(host, event, verdict),
     )
     if (done === undefined) {
       host.release(account)
       return undefined
     }
     return done.finally(() => host.release(account))
+  }
+
+  /** The account was removed meanwhile; another one of its name may be there (RFC 6121 §8.5.1). */
+  #tooLate(host: Host, e: StanzaEvent, verdict: Verdict): Done {
+    const missing = verdict ?? host.noAccount(e)
+    if (!(missing instanceof Promise)) return this.#stopped(e, missing, 'sender')
+    return missing.then((v) => this.#stopped(e, v, 'sender'))
   }
 
   /** The chain `account:in` is done. */

@@ -1,8 +1,9 @@
 /** XEP-0160 §3: which messages are kept for accounts that are not online, and how many. */
 import { expect } from 'chai'
+import { defineModule } from '../../server/module.ts'
 import { condition } from '../helpers/im.ts'
 import { features } from '../helpers/iq.ts'
-import { arrive, bodies, HINTS, romeoAt, say, start, switched } from '../helpers/offline.ts'
+import { arrive, bodies, HINTS, messages, romeoAt, say, start, switched } from '../helpers/offline.ts'
 
 describe('module offline: what is kept (XEP-0160 §3)', () => {
   it('§4: announced by the server', async () => {
@@ -133,6 +134,45 @@ describe('module offline: what is kept (XEP-0160 §3)', () => {
     await h.host.deleteAccount('juliet')
     expect(await arrive(h)).to.eql([])
   })
+
+  it('what a device had still to read when its account was removed is not there for the next owner of the name', async () => {
+    await using h = await start()
+    const juliet = await h.client('juliet@example.org/balcony')
+    await juliet.send('<presence/>')
+    const romeo = await romeoAt(h)
+    juliet.transport.blocked = true
+    for (const text of ['1', '2', '3']) await romeo.send(say(text))
+    await h.host.deleteAccount('juliet')
+    await h.settle()
+    expect(await arrive(h)).to.eql([])
+  })
+
+  for (const again of [false, true])
+    it(`nor what was on its way to it${again ? ', when the name has its next owner already' : ''}`, async () => {
+      const gate = Promise.withResolvers<void>()
+      const slow = defineModule({
+        name: 'slow',
+        summary: 'a store that takes its time',
+        specs: [],
+        setup: (ctx) =>
+          ctx.hook('account:in', { phase: 'store', kinds: ['message'] }, async () => {
+            await gate.promise
+            return undefined
+          }),
+      })
+      await using h = await start()
+      await h.load(slow)
+      const juliet = await h.client('juliet@example.org/balcony')
+      await juliet.send('<presence/>')
+      const romeo = await romeoAt(h)
+      await romeo.send(say('1'))
+      await h.host.deleteAccount('juliet')
+      const next = again ? await h.client('juliet@example.org/chamber') : undefined
+      await next?.send('<presence/>')
+      gate.resolve()
+      await h.settle()
+      expect([...messages(next?.take() ?? []), ...(await arrive(h))]).to.eql([])
+    })
 
   it('without the module the sender is told', async () => {
     await using h = await start()
