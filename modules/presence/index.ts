@@ -199,7 +199,9 @@ export default defineModule({
       const stanza = el('presence', NS.CLIENT, { from, type: 'unavailable' })
       const previous = session.presence
       session.setPresence(undefined)
-      if (previous !== undefined && availableElsewhere(session))
+      // What a newer session of the same full JID has said is what counts.
+      const succeeded = ctx.sessions.get(session.jid)?.presence !== undefined
+      if (previous !== undefined && !succeeded && availableElsewhere(session))
         reach.post(stanza.withAttrs({ to: session.jid.bare.toString() }))
       tellUnavailable(session, stanza, previous)
       if (previous !== undefined) changed(session, undefined, previous)

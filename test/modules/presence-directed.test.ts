@@ -171,6 +171,28 @@ describe('presence: directed', () => {
     expect(ends.map((e) => e.attr('to'))).to.deep.equal(['nurse@example.org'])
   })
 
+  it('RFC 6120 §7.7.2.2: nor is the successor declared gone to the own devices, and to itself', async () => {
+    const stored = Promise.withResolvers<undefined>()
+    const slow = defineModule({
+      name: 'slow',
+      summary: 'test',
+      specs: [],
+      setup: (ctx) => ctx.hook('session:closed', { phase: 'store' }, () => stored.promise),
+    })
+    await using host = await testHost({ modules: [roster, presence, slow], accounts: imAccounts })
+    const chamber = await online(host, 'juliet@example.org/chamber')
+    const juliet = await online(host, 'juliet@example.org/balcony')
+    const second = await host.client('juliet@example.org/balcony')
+    await second.send(`<presence id='new'/>`)
+    expect(juliet.closed).to.equal(true)
+    chamber.take()
+    stored.resolve(undefined)
+    await host.settle()
+    expect(seen([...chamber.take(), ...second.take()])).to.deep.equal([])
+    await second.drop()
+    expect(seen(chamber.take())).to.deep.equal(['unavailable juliet@example.org/balcony'])
+  })
+
   it('a session has only so many addressees at a time', async () => {
     const host = await testHost({
       modules: [roster, presence],
