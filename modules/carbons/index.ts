@@ -23,8 +23,6 @@ import type { CarbonsService, Copy } from './service.ts'
 
 const RULES = 'urn:xmpp:carbons:rules:0'
 const FLAG = 'carbons'
-/** Since when, milliseconds since 1970. */
-const SINCE = 'carbons-since'
 
 export default defineModule({
   name: 'carbons',
@@ -88,7 +86,7 @@ export default defineModule({
     })
 
     const service: CarbonsService = {
-      since: (session) => (session.flag(FLAG) === true ? Number(session.flag(SINCE) ?? 0) : undefined),
+      copies: (session) => session.flag(FLAG) === true,
       copyIn,
       isCopied(message, session) {
         const from = tryJid(message.attr('from') ?? '') ?? session.jid.bare
@@ -179,8 +177,9 @@ export default defineModule({
 /** §4, §5: the two requests, and the same within Bind 2 (XEP-0386 §3.2). */
 function enabling(ctx: Ctx): void {
   const turn = (s: Session, on: true | undefined): void => {
-    if (s.flag(FLAG) !== on) s.setFlag(SINCE, on && String(ctx.now()))
+    const before = s.flag(FLAG)
     s.setFlag(FLAG, on)
+    if (on === true && before !== on) void ctx.run('carbons:enabled', { session: s })
   }
   const set = (on: true | undefined) => (iq: Iq) => {
     // §4.1, §5.1: a client of another server, or of another account

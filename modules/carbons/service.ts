@@ -1,5 +1,5 @@
 /** What other modules may ask of copies. */
-import type { Bound } from '../../server/module.ts'
+import type { Bound, Session } from '../../server/module.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import type { JID } from '../../server/xmpp/jid.ts'
 
@@ -11,8 +11,8 @@ export interface Copy {
 
 /** `ctx.use('carbons')`. */
 export interface CarbonsService {
-  /** Since when a session gets copies, milliseconds since 1970; undefined: it gets none. */
-  since(session: Bound): number | undefined
+  /** Whether a session gets copies. */
+  copies(session: Bound): boolean
   /** What stands in a copy for a session of `account`; undefined: the stanza is none. */
   copyIn(stanza: Element, account: JID): Copy | undefined
   /**
@@ -28,6 +28,10 @@ declare module '../../server/module.ts' {
     copied?: readonly Bound[]
     /** Of carbons alone: copies that are not needed when the message is kept. */
     spare?: readonly (Copy & { readonly session: Bound })[]
+  }
+  interface Hooks {
+    /** The session gets copies from now on. */
+    'carbons:enabled': { readonly session: Session }
   }
   interface Services {
     carbons: CarbonsService

@@ -6,6 +6,8 @@ import { Queue } from './queue.ts'
 /** What all of them share. */
 export interface ManagedOwner {
   now(): number
+  /** Grows with each change of who gets messages. */
+  readonly moment: number
   /** There is something to ask for: `many`: now, else when some time has passed. */
   wants(managed: Managed, many: boolean): void
   /** Too much is not confirmed. */
@@ -59,8 +61,9 @@ export class Managed implements Keeper {
   }
 
   sent(stanza: Element): void {
-    if (this.session.connected) this.queue.push(stanza, this.#owner.now())
-    else this.queue.wait(stanza, this.#owner.now())
+    const { moment } = this.#owner
+    if (this.session.connected) this.queue.push(stanza, this.#owner.now(), moment)
+    else this.queue.wait(stanza, this.#owner.now(), moment)
     if (!this.#owner.fits(this.queue)) return this.#owner.full(this)
     this.#owner.wants(this, ++this.#unasked === this.#owner.askEvery)
   }

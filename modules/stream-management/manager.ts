@@ -21,6 +21,7 @@ const REQUEST = el('r', NS_SM)
 
 interface Priority {
   readonly value: number | undefined
+  /** The moment from which on it has it. */
   readonly since: number
 }
 
@@ -42,6 +43,12 @@ export class Manager implements ManagedOwner {
   #limits: Limits
   #sweeper: Disposable
   readonly #managed: { get(s: Session): Managed | undefined; set(s: Session, v: Managed | undefined): void }
+  /**
+   * Counts the changes of who gets messages. The clock would not do: it may be set back, and much happens in a millisecond.
+   */
+  #moment = 0
+  /** Since which moment sessions get copies (XEP-0280). */
+  readonly #copies: { get(s: Session): number; set(s: Session, v: number): void }
   /** Priority of sessions, and since when: that of the present one or, never available, of binding. */
   readonly #priority: { get(s: Session): Priority; set(s: Session, v: Priority): void }
   readonly #byId = new Map<string, Managed>()
@@ -57,11 +64,15 @@ export class Manager implements ManagedOwner {
     this.#limits = limits
     this.ended = new Ended(ctx)
     this.#managed = ctx.perSession<Managed | undefined>(() => undefined)
-    this.#priority = ctx.perSession((): Priority => ({ value: undefined, since: ctx.now() }))
+    this.#priority = ctx.perSession((): Priority => ({ value: undefined, since: ++this.#moment }))
+    this.#copies = ctx.perSession(() => 0)
+    ctx.hook('carbons:enabled', { phase: 'observe' }, ({ session }) =>
+      this.#copies.set(session, ++this.#moment),
+    )
     ctx.hook('session:bound', { phase: 'observe' }, ({ session }) => void this.#priority.get(session))
     ctx.hook('client:in', { phase: 'observe', kinds: ['presence'] }, ({ session }) => {
       if (session === undefined || this.#priority.get(session).value === session.priority) return
-      this.#priority.set(session, { value: session.priority, since: ctx.now() })
+      this.#priority.set(session, { value: session.priority, since: ++this.#moment })
     })
     ctx.hook('session:closed', { phase: 'store' }, ({ session, reason }) => this.#remember(session, reason))
     this.#sweeper = ctx.timers.every(limits.askAfter, () => this.#sweep())
@@ -82,6 +93,9 @@ export class Manager implements ManagedOwner {
   }
   now(): number {
     return this.#ctx.now()
+  }
+  get moment(): number {
+    return this.#moment
   }
 
   // ---- sessions ----
@@ -222,14 +236,15 @@ export class Manager implements ManagedOwner {
     const { jid } = session
     const since = this.#priority.get(session).since
     const copies = new Map<Session, Map<string, Place>>()
-    for (const { at, stanza, entry } of queue.all()) {
+    for (const { at, moment, stanza, entry } of queue.all()) {
       const copied = entry.sole === true ? this.#received(stanza, jid) : undefined
-      const one = copied === undefined ? { at, stanza } : { at, stanza: copied, sole: true }
+      const one = copied === undefined ? { at, moment, stanza } : { at, moment, stanza: copied, sole: true }
       const others: Others = {
         priority,
         since,
         sessions: this.#ctx.sessions.of(jid.local),
         prioritySince: (other) => this.#priority.get(other).since,
+        copiesSince: (other) => this.#copies.get(other),
         carbons: this.#ctx.find('carbons'),
         leave: (other, message) => this.#leave(other, message, copies),
       }

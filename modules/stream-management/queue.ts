@@ -16,6 +16,8 @@ const COUNTS = 2 ** 32
 export interface Unconfirmed {
   /** When it was sent, milliseconds since 1970. */
   readonly at: number
+  /** See `Queue.push`. */
+  readonly moment: number
   readonly stanza: Element
   /** Its place in the queue. */
   readonly entry: Place
@@ -28,6 +30,7 @@ export interface Place {
 
 interface Entry extends Place {
   readonly at: number
+  readonly moment: number
   what: Element | Buffer
 }
 
@@ -74,8 +77,9 @@ export class Queue {
     this.#total = confirmed
   }
 
-  push(stanza: Element, at: number): void {
-    ;(this.#entries ??= []).push({ at, what: stanza })
+  /** `moment`: what else was before it, in the count of its owner. */
+  push(stanza: Element, at: number, moment = 0): void {
+    ;(this.#entries ??= []).push({ at, moment, what: stanza })
     if (this.#unsent > 0) this.#unsent++ // behind what has still to be written
     if (this.length - this.#flat > FRESH) this.#flatten(this.#head + this.#flat)
   }
@@ -84,8 +88,8 @@ export class Queue {
    * A stanza that cannot be written now. Presence takes the place of older presence of the same sender that waits too (XEP-0352 §3.2), at the
    * end, so that the order of what is left stays true; nobody has counted the older one.
    */
-  wait(stanza: Element, at: number): void {
-    this.push(stanza, at)
+  wait(stanza: Element, at: number, moment = 0): void {
+    this.push(stanza, at, moment)
     if (this.#unsent === 0) this.#unsent = 1
     const type = stanza.attr('type')
     if (stanza.name !== 'presence' || (type !== undefined && type !== 'unavailable')) return
@@ -152,14 +156,14 @@ export class Queue {
     } else if (this.#head >= CUT_AT) {
       entries.splice(0, this.#head)
       this.#head = 0
-    } else entries.fill({ at: 0, what: EMPTY }, this.#head - count, this.#head)
+    } else entries.fill({ at: 0, moment: 0, what: EMPTY }, this.#head - count, this.#head)
   }
 
   /** All of it, oldest first. */
   *all(): Iterable<Unconfirmed> {
     for (const entry of this.#entries?.slice(this.#head) ?? []) {
-      const { at, what } = entry
-      yield { at, stanza: what instanceof Element ? what : parseXml(what), entry }
+      const { at, moment, what } = entry
+      yield { at, moment, stanza: what instanceof Element ? what : parseXml(what), entry }
     }
   }
 }

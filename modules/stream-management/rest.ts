@@ -10,7 +10,7 @@ import { stanzaIdBy } from '../../server/xmpp/stanza.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 
 /** XEP-0203: the stanza with the time it was sent first; messages and presence that say no time themselves. */
-export function delayed({ stanza, at }: Sent, host: string): Element {
+export function delayed({ stanza, at }: Pick<Sent, 'stanza' | 'at'>, host: string): Element {
   if (stanza.name === 'iq' || stanza.getChild('delay', NS.DELAY) !== undefined) return stanza
   return stanza.append(el('delay', NS.DELAY, { from: host, stamp: formatDateTime(at) }))
 }
@@ -18,20 +18,23 @@ export function delayed({ stanza, at }: Sent, host: string): Element {
 /** A stanza and when it was sent, milliseconds since 1970. */
 export interface Sent {
   readonly at: number
+  /** The moment after which it was sent. */
+  readonly moment: number
   readonly stanza: Element
   /** It was in a copy, and whom it was sent to did not get it. */
   readonly sole?: boolean
 }
 
-/** Who else the account has now. Times in milliseconds since 1970. */
+/** Who else the account has now. */
 export interface Others {
-  /** Priority of the session that is over, undefined: not available; and since when it was that. */
+  /** Priority of the session that is over, undefined: not available; and since which moment it was that. */
   readonly priority: number | undefined
   readonly since: number
   /** Sessions of the account, without that one. */
   readonly sessions: readonly Bound[]
-  /** Since when a session has its priority. */
+  /** Since which moment a session has its priority, or gets copies if it does. */
   prioritySince(session: Bound): number
+  copiesSince(session: Bound): number
   /** The copies that other devices have (XEP-0280), when there is somebody who makes them. */
   readonly carbons: Services['carbons'] | undefined
   /** It has a copy, or it waits for it: what becomes of the message is the matter of that session from now on. */
@@ -39,7 +42,7 @@ export interface Others {
 }
 
 /** Whether what was for `session` goes on its way: to other resources, to the offline store, or as an error to its sender. */
-export function goesOn({ stanza, at, sole }: Sent, session: Bound, others: Others): boolean {
+export function goesOn({ stanza, moment, sole }: Sent, session: Bound, others: Others): boolean {
   const { jid } = session
   const { carbons, priority, since, sessions } = others
   if (stanza.name !== 'message') return stanza.name === 'iq'
@@ -56,8 +59,8 @@ export function goesOn({ stanza, at, sole }: Sent, session: Bound, others: Other
     if (archived && other.flag('mam') === true && other.priority !== undefined) return true
     // it went to all of the highest priority
     if (toAll && priority !== undefined && other.priority === priority)
-      if (Math.max(since, others.prioritySince(other)) <= at) return true
-    if (!copied || (carbons?.since(other) ?? Infinity) > at) return false
+      if (Math.max(since, others.prioritySince(other)) <= moment) return true
+    if (!copied || carbons?.copies(other) !== true || others.copiesSince(other) > moment) return false
     others.leave(other, stanza)
     return true
   })
