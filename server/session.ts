@@ -343,8 +343,9 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   closed(reason: string): void {
     this.clearInbox()
     const early = this.#keeper === undefined ? [] : (this.#held?.marked() ?? [])
-    // The answer that made the client know of its keeper is behind what came before: it cannot come back to what it does not know.
-    if (this.bound && early.length === 0 && this.#keeper?.keep(reason) === true) {
+    // The answer that made the client know of its keeper is behind what came before, or was not sent: it cannot come back to what it does not know.
+    const unknown = early.length > 0 || this.#corked !== undefined
+    if (this.bound && !unknown && this.#keeper?.keep(reason) === true) {
       this.forgetHeld() // the keeper has it
       this.#driver.detached(this)
     } else this.#over(reason, early)

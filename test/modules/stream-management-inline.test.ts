@@ -11,7 +11,7 @@ import type { Store } from '../../server/storage/contract.ts'
 import { el } from '../../server/xmpp/element.ts'
 import { type TestHost, testHost } from '../helpers/host.ts'
 import { bindingTls, LoginStream } from '../helpers/login.ts'
-import { NS, ENABLE, JULIET, a, message, resume, condition } from '../helpers/managed.ts'
+import { NS, ENABLE, JULIET, a, message, resume, condition, world } from '../helpers/managed.ts'
 import { openFaulty } from '../robustness/faulty-store.ts'
 
 describe('stream management within SASL2 and Bind 2: XEP-0198 §9', () => {
@@ -71,6 +71,34 @@ describe('stream management within SASL2 and Bind 2: XEP-0198 §9', () => {
     expect(stream.stream.closed).to.equal(false)
     await stream.stream.send(a(2))
     expect(stream.stream.closed).to.equal(true)
+  })
+
+  it('§9.1: a client that goes before it is told leaves no session, and nothing in it', async () => {
+    await using host = await login()
+    const gate = Promise.withResolvers<undefined>()
+    const around = world()
+    const slow = defineModule({
+      name: 'slow',
+      summary: 'an archive that takes its time',
+      specs: [],
+      setup(ctx) {
+        ctx.hook('bind2:bound', { phase: 'store' }, () => gate.promise)
+        ctx.hook('session:bound', { phase: 'observe' }, ({ session }) =>
+          ctx.deliver(session, el('message', 'jabber:client', { id: 'early', to: session.jid.toString() })),
+        )
+      },
+    })
+    await host.load(around.module)
+    await host.load(slow)
+    const stream = await LoginStream.open(host, { tls })
+    stream.stream.transport.feed(authenticate(bindRequest()))
+    while (host.host.of('romeo').length === 0) await host.settle()
+    await host.settle()
+    await stream.stream.drop()
+    gate.resolve(undefined)
+    await host.settle()
+    expect(host.host.of('romeo')).to.deep.equal([])
+    expect(around.kept.map((e) => e.attr('id'))).to.deep.equal(['early'])
   })
 
   it('§9.2: one round trip; <bind/> is ignored, no features follow', async () => {
