@@ -219,14 +219,14 @@ class StreamManagement {
     const managed = this.#manager.find(id, local)
     if (managed === undefined) return this.#tooLate(local, id)
     // its queue does not reach back to where the client says it is
-    if (!this.#confirm(managed, h)) return this.#fail('unexpected-request', managed.handled)
+    if (!this.#confirm(managed, h)) return this.#fail('unexpected-request', managed.settledCount)
     return {
       resume: {
         session: managed.session,
         reply: () => el('resumed', NS_SM, { h: String(managed.handled), previd: id }),
         refused: () => {
           this.#refused.add()
-          return failed('item-not-found', managed.handled)
+          return failed('item-not-found', managed.settledCount)
         },
         after: () => {
           this.#resumed.add()

@@ -53,6 +53,16 @@ export class Managed implements Keeper {
     return Math.max(0, this.session.input.handled - this.#base) % 2 ** 32
   }
 
+  /**
+   * The same for a client that does not get this session back. Undefined: it may be that a message came back, and the client does not know; it
+   * shall send all again rather than none.
+   */
+  get settledCount(): number | undefined {
+    if (this.refused) return undefined
+    for (const { stanza } of this.queue.all()) if (stanza.attr('type') === 'error') return undefined
+    return this.handled
+  }
+
   get sentCount(): number {
     return this.queue.total + this.queue.length
   }

@@ -285,10 +285,8 @@ export class Manager implements ManagedOwner {
     const id = managed?.id
     if (managed === undefined || id === undefined || FORGOTTEN.has(reason)) return undefined
     const store = (): Promise<void> | undefined => {
-      // It may be that a message came back, and the client does not know: it shall send all again rather than none.
-      if (managed.refused) return undefined
-      for (const { stanza } of managed.queue.all()) if (stanza.attr('type') === 'error') return undefined
-      return this.ended.add(session.jid.local, id, managed.handled)
+      const { settledCount } = managed
+      return settledCount === undefined ? undefined : this.ended.add(session.jid.local, id, settledCount)
     }
     const waiting = session.input.settled
     return waiting === undefined ? store() : waiting.then(store)

@@ -317,6 +317,38 @@ describe('stream management: resumption, XEP-0198 §5', () => {
     const fresh = await Fresh.open(host)
     expect(first(await fresh.send(resume(id, 0)))).to.equal('failed item-not-found')
   })
+
+  it('§5: nor after one that comes while the session, which is over, is to be resumed', async () => {
+    const { failing, gates } = refusing()
+    await using host = await testHost({ modules: [sm, failing], accounts: ['romeo'] })
+    const romeo = await host.client(ROMEO)
+    const id = (await romeo.send(ENABLE))[0]?.attr('id') ?? ''
+    await romeo.send(message('1', JULIET))
+    await romeo.drop()
+    const fresh = await Fresh.open(host)
+    expect((await fresh.send(resume(id, 0))).elements).to.deep.equal([])
+    romeo.session.end('lost')
+    for (const open of gates) open()
+    await host.settle()
+    expect(first(fresh.take())).to.equal('failed item-not-found')
+  })
+
+  it('§5: nor after one in its queue, when h is lower than confirmed before', async () => {
+    const { failing, gates } = refusing()
+    await using host = await testHost({ modules: [sm, failing], accounts: ['romeo', 'juliet'] })
+    const romeo = await host.client(ROMEO)
+    const id = (await romeo.send(ENABLE))[0]?.attr('id') ?? ''
+    const juliet = await host.client(JULIET)
+    void juliet.send(`<iq type='get' id='iq' to='${ROMEO}'><query xmlns='urn:x'/></iq>`)
+    await host.settle()
+    await romeo.send(a(1))
+    await romeo.send(message('1', JULIET))
+    await romeo.drop()
+    for (const open of gates) open()
+    await host.settle()
+    const fresh = await Fresh.open(host)
+    expect(first(await fresh.send(resume(id, 0)))).to.equal('failed unexpected-request')
+  })
 })
 
 /** Refuses messages, each when its gate is opened. */
