@@ -215,9 +215,11 @@ class StreamManagement {
     const id = element.attr('previd')
     const h = numberOf(element)
     if (id === undefined || h === undefined) return this.#fail('bad-request')
-    if (this.#manager.limits.hibernation < 1000) return this.#fail('feature-not-implemented')
     const managed = this.#manager.find(id, local)
-    if (managed === undefined) return this.#tooLate(local, id)
+    if (managed === undefined) {
+      const { hibernation } = this.#manager.limits
+      return hibernation < 1000 ? this.#fail('feature-not-implemented') : this.#tooLate(local, id)
+    }
     // its queue does not reach back to where the client says it is
     if (!this.#confirm(managed, h)) return this.#fail('unexpected-request', managed.settledCount)
     return {

@@ -3,7 +3,7 @@ import { expect } from 'chai'
 import fc from 'fast-check'
 import { Queue } from '../../modules/stream-management/queue.ts'
 import { el } from '../../server/xmpp/element.ts'
-import { condition, message, stage } from '../helpers/managed.ts'
+import { ENABLE, Fresh, condition, message, resume, stage } from '../helpers/managed.ts'
 
 describe('stream management: counting modulo 2^32 (XEP-0198 §4)', () => {
   const stanza = el('message', 'jabber:client')
@@ -155,5 +155,16 @@ describe('stream management: options', () => {
     )
     for (let i = 0; i < 51; i++) await s.juliet.send(message(String(i)))
     expect(condition(s.romeo.error)).to.equal('resource-constraint')
+  })
+
+  it('§5: but clients that were told so can come back when new sessions cannot be resumed any more', async () => {
+    await using s = await stage()
+    await s.host.reload(new Map([['stream-management', { hibernation: '0s' }]]))
+    await s.romeo.drop()
+    await s.juliet.send(message('1'))
+    const fresh = await Fresh.open(s.host)
+    expect(fresh.ids(await fresh.send(resume(s.id, 0)))).to.deep.equal(['resumed', '1', 'r'])
+    const other = await s.host.client('romeo@example.org/other')
+    expect((await other.send(ENABLE))[0]?.attr('resume')).to.equal(undefined)
   })
 })
