@@ -79,7 +79,10 @@ export default defineModule({
           const requests = request.elements.filter((child) => child.ns !== NS.BIND2)
           const finish = async (replies: readonly Element[]): Promise<Element> => {
             const answer = await bound(ctx, s, jid, replies)
-            endEarlier(s, ctx.sessions.of(jid.local))
+            const all = ctx.sessions.of(jid.local) // in the order of binding
+            // Its client may have come back while the store was asked: a session that is over ends none, nor a later one.
+            const before = all.findIndex((other) => other === s)
+            endEarlier(s, all.slice(0, Math.max(before, 0)))
             return answer
           }
           return { resource: jid.resource, inline: { of: 'bind2', requests, finish } }

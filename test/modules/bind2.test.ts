@@ -194,6 +194,40 @@ describe('bind2: XEP-0386', () => {
       expect(host.host.of('juliet')).to.have.length(1)
     })
 
+  for (const [what, drop, tags] of [
+    ['has come back meanwhile does not end its new session', true, ['A', 'A']],
+    ['has come back meanwhile under another tag, neither', true, ['A', 'B']],
+    ['logs in twice at once keeps the later session', false, ['A', 'B']],
+  ] as const)
+    it(`§3.2: a client that waits for the store and ${what}`, async () => {
+      const gates: (() => void)[] = []
+      const slow = defineModule({
+        name: 'slow',
+        summary: 'an archive that takes its time',
+        specs: [],
+        setup: (ctx) =>
+          ctx.hook('bind2:bound', { phase: 'store' }, async () => {
+            await new Promise<void>((resolve) => gates.push(resolve))
+          }),
+      })
+      await using host = await start({}, [slow])
+      const logins: LoginStream[] = []
+      for (const [i, name] of tags.entries()) {
+        const login = await LoginStream.open(host, { tls })
+        logins.push(login)
+        login.stream.transport.feed(authenticate(agent() + request(tag(name))))
+        while (gates.length <= i) await host.settle()
+        if (drop && i === 0) await login.stream.drop()
+      }
+      for (const open of gates) {
+        open()
+        await host.settle()
+      }
+      expect(outcome(await (logins[1] as LoginStream).send(' '))).to.match(/^success/)
+      expect(host.host.of('juliet')).to.have.length(1)
+      expect((logins[1] as LoginStream).stream.closed).to.equal(false)
+    })
+
   it('§3.2: a request on a session that is bound already is ignored', async () => {
     await using host = await start()
     const done = await bound(host, request(tag('A')) + request(tag('B')))
