@@ -184,7 +184,8 @@ class StreamManagement {
 
   #enable(s: Session, element: Element): StreamStep {
     const session = s.is('bound') && s.jid !== undefined ? this.#ctx.sessions.get(s.jid) : undefined
-    if (session === undefined) return { reply: failed('unexpected-request') }
+    // within Bind 2 time may have passed: the client is gone, and its resource is another session's
+    if (session === undefined || session !== s) return { reply: failed('unexpected-request') }
     // at most one attempt; the answer of example 6, and then the stream error of the sentence before it
     if (this.#manager.of(s) !== undefined)
       return { reply: failed('unexpected-request'), close: { condition: 'policy-violation' } }

@@ -101,6 +101,41 @@ describe('stream management within SASL2 and Bind 2: XEP-0198 §9', () => {
     expect(around.kept.map((e) => e.attr('id'))).to.deep.equal(['early'])
   })
 
+  it('§9.1: a client that comes back to its resource while the store is asked: its own session is managed, once', async () => {
+    await using host = await login()
+    const bound: (() => void)[] = []
+    const over = Promise.withResolvers<undefined>()
+    const slow = defineModule({
+      name: 'slow',
+      summary: 'a list that takes its time',
+      specs: [],
+      setup(ctx) {
+        ctx.hook('session:bound', { phase: 'observe' }, async () => {
+          await new Promise<void>((resolve) => bound.push(resolve))
+        })
+        ctx.hook('session:closed', { phase: 'store' }, () => over.promise)
+      },
+    })
+    await host.load(slow)
+    const agent = `<user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>`
+    const streams: LoginStream[] = []
+    for (const i of [0, 1]) {
+      const stream = await LoginStream.open(host, { tls })
+      streams.push(stream)
+      stream.stream.transport.feed(authenticate(agent + bindRequest()))
+      while (bound.length <= i) await host.settle()
+      if (i === 0) await stream.stream.drop()
+    }
+    for (const go of bound) {
+      go()
+      await host.settle()
+    }
+    over.resolve(undefined)
+    const [success] = await (streams[1] as LoginStream).send(' ')
+    const enabled = success?.getChild('bound', 'urn:xmpp:bind:0')?.getChild('enabled', NS)
+    expect(enabled?.attrs['resume']).to.equal('true')
+  })
+
   it('§9.2: one round trip; <bind/> is ignored, no features follow', async () => {
     await using host = await login()
     const first = await enter(host, bindRequest())
