@@ -309,8 +309,8 @@ export class XmlStream implements TransportSink {
   /** RFC 6120 §4.4: the peer has closed its stream; we close ours when what came before is handled. */
   #peerClosed(reason: 'closed' | 'lost' = 'closed'): void {
     this.#stopReading()
+    this.#reason ??= reason // what becomes of the connection meanwhile does not change how the peer has ended its stream
     this.#owner.inputEnded(() => {
-      this.#reason ??= reason
       if (this.#state === 'open') this.#sendEnd()
       this.#finish()
     })

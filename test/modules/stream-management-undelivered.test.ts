@@ -170,3 +170,19 @@ describe('stream management: what was not delivered, XEP-0198 §4', () => {
     expect(answers()).to.deep.equal([])
   })
 })
+
+describe('stream management: orderly ends, XEP-0198 §7', () => {
+  for (const how of ['half closed', 'gone'] as const)
+    it(`nothing is kept when the connection is ${how} right after </stream:stream>, and a request is still being answered`, async () => {
+      await using s = await stage()
+      s.world.held = true
+      await s.romeo.send(
+        `<iq type='get' id='iq' to='example.org'><query xmlns='urn:x:slow'/></iq></stream:stream>`,
+      )
+      if (how === 'gone') await s.romeo.drop()
+      else s.romeo.transport.sink?.ended()
+      s.world.gates[0]?.resolve()
+      await s.host.settle()
+      expect(s.world.closed).to.deep.equal(['orchard closed'])
+    })
+})
