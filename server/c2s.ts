@@ -319,8 +319,7 @@ export class C2s implements SessionDriver, NegotiationDriver {
   }
 
   async #over(host: Host, session: BoundClient, reason: string): Promise<void> {
-    // Before anything newer finds its way. Of an account that was removed nothing goes on: the next one of that name would find it.
-    const handedOn = reason === 'not-authorized' ? undefined : this.#handingOn.begin(host, session)
+    const handedOn = this.#handingOn.begin(host, session, reason === 'not-authorized') // before anything newer finds its way
     await session.pending // what the client sent before it left comes first
     if (!free()) await nextSlice() // many may be lost at once
     await host.emit('session:closed', { session, reason, resumable: false })

@@ -23,8 +23,11 @@ export class HandingOn {
     return this.#underWay.size === 0 ? undefined : this.#underWay.get(jid.toString())
   }
 
-  /** Takes what the session holds, in order and before what is newer. Settles when it is delivered, stored or answered; never rejects. */
-  async begin(host: Host, session: BoundClient): Promise<void> {
+  /**
+   * Takes what the session holds, in order and before what is newer. Settles when it is delivered, stored or answered; never rejects. `removed`: there
+   * is no such account any more; all is answered, the next one of that name must not get it.
+   */
+  async begin(host: Host, session: BoundClient, removed: boolean): Promise<void> {
     const waiting: Promise<void>[] = []
     const failed = (error: unknown): void => host.log.error('redelivery failed', { err: error })
     const account = host.hold(session.jid.local)
@@ -34,9 +37,9 @@ export class HandingOn {
     const { removals } = account
     let held = false
     for (const stanza of session.takeHeld()) {
-      if (account.removals !== removals) break // what is left is for nobody
       try {
-        const done = this.#router.undelivered(host, stanza, session.jid)
+        const gone = removed || account.removals !== removals
+        const done = this.#router.undelivered(host, stanza, session.jid, gone)
         if (done !== undefined) waiting.push(done.catch(failed))
       } catch (error) {
         failed(error) // the others go on

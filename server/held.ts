@@ -87,3 +87,9 @@ export function elementsOf(text: string): readonly Element[] {
   parser.write(Buffer.from(HEADER + text))
   return found
 }
+
+/** One after the other. */
+export function* both(first: Iterable<Element>, then: Iterable<Element>): Iterable<Element> {
+  yield* first
+  yield* then
+}

@@ -101,13 +101,17 @@ export class Router {
     return this.#dispatch({ stanza, from, to, session })
   }
 
-  /** A message that was accepted for the session `of`, which is gone: the other sessions, or `account:offline`, or the sender. */
-  undelivered(host: Host, stanza: Element, of: JID): Done {
+  /**
+   * A message that was accepted for the session `of`, which is gone: the other sessions, or `account:offline`, or the sender. `removed`: so is the
+   * account; it is as if there had been none (RFC 6121 §8.5.1).
+   */
+  undelivered(host: Host, stanza: Element, of: JID, removed = false): Done {
     const from = parseJid(stanza.attr('from') ?? host.name)
     const to = parseJid(stanza.attr('to') ?? of.toString()) // what modules send may name nobody
     // What the account itself tells one of its sessions (copies, results, events) is for no other, not even for the next of that name.
     if (from.resource === '' && to.resource !== '' && from.equals(to.bare)) return undefined
     if (stanza.name === 'message') {
+      if (removed) return this.#tooLate(host, { stanza, from, to, session: undefined }, undefined)
       const next = isPast(host.get(to), stanza, to, of) ? to.bare : to
       return this.#message(host, { stanza, from, to: next, session: undefined })
     }

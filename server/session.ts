@@ -5,7 +5,7 @@
  * transport does not take is kept as bytes; beyond the bound the session ends and what was queued goes to the
  * account's other sessions, the offline store or back to its sender.
  */
-import { Held } from './held.ts'
+import { both, Held } from './held.ts'
 import type { Host } from './host.ts'
 import { Inbox, type InboxOwner } from './inbox.ts'
 import { InputCount } from './input-count.ts'
@@ -96,6 +96,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   #keeper: Keeper | undefined
   #lastKeeper: Keeper | undefined // of a session that is over
   #rest: Iterable<Element> | undefined // what a keeper has left behind
+  #removed = false // it is over, and so is the account
   #silent = false // another stream was taken over, and the client does not know yet
   /** Counts of what the client has sent since binding. */
   readonly input = new InputCount()
@@ -237,7 +238,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   #return(host: Host, stanza: Element): void {
     this.#lastKeeper?.missed(stanza)
     if (this.jid === undefined) return
-    const done = this.#driver.router.undelivered(host, stanza, this.jid)
+    const done = this.#driver.router.undelivered(host, stanza, this.jid, this.#removed)
     if (done !== undefined)
       done.catch((error: unknown) => host.log.error('redelivery failed', { err: error }))
   }
@@ -355,6 +356,7 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   #over(reason: string, early: readonly Element[] = []): void {
     const keeper = this.#keeper
     this.#keeper = undefined // what is sent from now on goes on its way at once
+    this.#removed = reason === 'not-authorized'
     this.#lastKeeper = keeper
     if (keeper !== undefined) {
       this.forgetHeld() // the keeper has it
@@ -392,9 +394,4 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
     replay()
     this.#inbox.next()
   }
-}
-
-function* both(first: Iterable<Element>, then: Iterable<Element>): Iterable<Element> {
-  yield* first
-  yield* then
 }

@@ -135,20 +135,27 @@ describe('module offline: what is kept (XEP-0160 §3)', () => {
     expect(await arrive(h)).to.eql([])
   })
 
-  it('what a device had still to read when its account was removed is not there for the next owner of the name', async () => {
-    await using h = await start()
-    const juliet = await h.client('juliet@example.org/balcony')
-    await juliet.send('<presence/>')
-    const romeo = await romeoAt(h)
-    juliet.transport.blocked = true
-    for (const text of ['1', '2', '3']) await romeo.send(say(text))
-    await h.host.deleteAccount('juliet')
-    await h.settle()
-    expect(await arrive(h)).to.eql([])
-  })
+  for (const kept of [true, false])
+    it(`what a session of a removed account leaves unread is not there for the next owner of the name${kept ? '' : '; without the module it goes back'}`, async () => {
+      await using h = await start()
+      const romeo = await romeoAt(h)
+      const juliet = await h.client('juliet@example.org/balcony')
+      await juliet.send('<presence/>')
+      juliet.transport.blocked = true
+      for (const text of ['1', '2', '3']) await romeo.send(say(text))
+      if (!kept) await h.unload('offline')
+      await h.host.deleteAccount('juliet')
+      await h.settle()
+      // the first one has been written; as for any name without an account
+      const back = kept ? [] : ['2 service-unavailable', '3 service-unavailable']
+      expect(romeo.take().map((e) => `${e.attr('id')} ${condition(e)}`)).to.eql(back)
+      if (kept) await romeo.send(say('4')) // nor is this
+      await h.service('auth').create('juliet', 'another')
+      expect(bodies(await arrive(h))).to.eql([])
+    })
 
   for (const again of [false, true])
-    it(`nor what was on its way to it${again ? ', when the name has its next owner already' : ''}`, async () => {
+    it(`nor what was on its way to its session${again ? ', when the name has its next owner already' : ''}`, async () => {
       const gate = Promise.withResolvers<void>()
       const slow = defineModule({
         name: 'slow',
