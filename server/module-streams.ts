@@ -133,6 +133,8 @@ export interface Bound extends Session {
 export interface OutputCount {
   readonly sentCount: number
   readonly confirmedCount: number
+  /** Resolves when the client has confirmed enough to be sent many more at once, or is gone; undefined: it has, or there is no stream. */
+  room(): Promise<void> | undefined
 }
 /** Holds what was sent to a client until the client has confirmed it. */
 export interface Keeper extends OutputCount {

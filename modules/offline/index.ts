@@ -27,6 +27,8 @@ interface Reading {
   /** The first entry kept since it asked last. */
   next: string | undefined
 }
+/** How long the account waits while a client confirms what it is given, milliseconds; what arrives after that may come before the rest. */
+const PATIENCE_MS = 1_000
 /** Messages that are remembered as handed over. */
 const MAX_HANDED = 10_000
 
@@ -243,8 +245,18 @@ export default defineModule({
       })
       const retracted = retractedIn(messages.map(({ stanza }) => stanza))
       const keys = new Set<string>()
-      // All at once: if the session ends now, all of them come back in order.
+      const enough = Promise.withResolvers<false>()
+      using _timer = ctx.timers.after(PATIENCE_MS, () => enough.resolve(false))
+      // All at once, or as many as the client can confirm: more would end its session (XEP-0198), and all of them be back.
       for (const { entry, stanza } of messages) {
+        const room = session.output?.room()
+        if (room !== undefined) {
+          const late = (await Promise.race([room, enough.promise])) === false
+          if (late || !session.connected) {
+            goOnAfter(session, room)
+            break
+          }
+        }
         // Gone, or away again: it stays for the next one. What has lost its stream and may come back gets it then, before what is newer.
         if (!isThere(session)) {
           served.set(session, false)
@@ -267,6 +279,15 @@ export default defineModule({
         delivered.add()
       }
     }
+
+    /** The client has too much to confirm, which may be behind something that waits for this one: the rest comes when it has. */
+    function goOnAfter(session: Bound, room: Promise<void>): void {
+      served.set(session, false)
+      room
+        .then(() => (session.connected ? serve(session) : undefined))
+        .catch((error: unknown) => ctx.log.error('what is kept cannot be handed over', { err: error }))
+    }
+    ctx.hook('session:resumed', { phase: 'observe' }, ({ session }) => serve(session))
 
     /** An entry that cannot be read must not keep others waiting. It stays where it is: to remove it would make a loss of what may only be a limit. */
     function read(account: JID, { id, xml }: Waiting): Element | undefined {

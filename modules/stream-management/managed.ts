@@ -19,6 +19,8 @@ export interface ManagedOwner {
   /** Stanzas after which the client is asked. */
   readonly askEvery: number
   fits(queue: Queue): boolean
+  /** Half of what fits is used. */
+  crowded(queue: Queue): boolean
 }
 
 /** The keeper of a session. */
@@ -86,6 +88,9 @@ export class Managed implements Keeper {
 
   settle(): Promise<void> | undefined {
     return this.#owner.settle(this)
+  }
+  room(): Promise<void> | undefined {
+    return this.session.connected && this.#owner.crowded(this.queue) ? this.settle() : undefined
   }
   keep(reason: string): boolean {
     return this.#owner.keep(this, reason)

@@ -174,6 +174,10 @@ export class Manager implements ManagedOwner {
     return queue.length <= this.#limits.maxStanzas && queue.bytes <= this.#limits.maxBytes
   }
 
+  crowded(queue: Queue): boolean {
+    return queue.length * 2 >= this.#limits.maxStanzas || queue.bytes * 2 >= this.#limits.maxBytes
+  }
+
   full(managed: Managed): void {
     managed.session.close('resource-constraint', 'too much is not acknowledged')
   }

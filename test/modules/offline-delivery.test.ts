@@ -4,10 +4,12 @@ import disco from '../../modules/disco.ts'
 import offline from '../../modules/offline/index.ts'
 import presence from '../../modules/presence/index.ts'
 import roster from '../../modules/roster/index.ts'
+import type { Element } from '../../server/xmpp/element.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import sm from '../../modules/stream-management/index.ts'
 import { query } from '../helpers/archive.ts'
+import type { TestClient } from '../helpers/host.ts'
 import { condition, fromRemote } from '../helpers/im.ts'
 import { Fresh, resume } from '../helpers/managed.ts'
 import {
@@ -177,6 +179,68 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
     const got = await back.send(resume(enabled?.attr('id') ?? '', 0))
     expect(got.elements.flatMap((e) => e.getChildText('body') ?? [])).to.eql(['1', '2', '3'])
     expect(bodies(await arrive(h, 'garden'))).to.eql([])
+  })
+
+  const SMALL = {
+    modules: [disco, roster, presence, sm, offline],
+    config: { 'stream-management': { maxStanzas: 50 } },
+  }
+  const many = Array.from({ length: 100 }, (_, i) => String(i))
+  const confirm = (juliet: TestClient): Promise<Element[]> =>
+    juliet.send(`<a xmlns='urn:xmpp:sm:3' h='${juliet.session.output?.sentCount}'/>`)
+
+  it('XEP-0198 §4: more than may be unconfirmed of one session comes as its client confirms, before what is newer', async () => {
+    await using h = await start({}, SMALL)
+    const romeo = await romeoAt(h)
+    for (const text of many) await romeo.send(say(text))
+    const juliet = await h.client('juliet@example.org/balcony')
+    await juliet.send("<enable xmlns='urn:xmpp:sm:3'/>")
+    const got = bodies(await juliet.send('<presence/>'))
+    expect(got.length).to.be.lessThan(50)
+    await romeo.send(say('new'))
+    for (let i = 0; i < 6; i++) got.push(...bodies(await confirm(juliet)))
+    expect(got).to.eql([...many, 'new'])
+    expect(await arrive(h, 'garden')).to.eql([])
+  })
+
+  it('one that confirms late keeps its session and is given the rest then, or the next one is', async () => {
+    await using h = await start({}, SMALL)
+    const romeo = await romeoAt(h)
+    for (const text of many) await romeo.send(say(text))
+    const juliet = await h.client('juliet@example.org/balcony')
+    await juliet.send("<enable xmlns='urn:xmpp:sm:3'/>")
+    const got = bodies(await juliet.send('<presence/>'))
+    await h.clock.advance(6_000)
+    await romeo.send(say('new'))
+    expect(bodies(juliet.take())).to.eql(['new'])
+    const confirmed = got.length
+    got.push(...bodies(await confirm(juliet)))
+    expect(got.length).to.be.greaterThan(confirmed)
+    expect(got).to.eql(many.slice(0, got.length))
+    await juliet.drop()
+    expect(bodies(await arrive(h, 'garden'))).to.have.members(many.slice(confirmed))
+  })
+
+  it('XEP-0198 §5: one that loses its stream before it confirms is given the rest when it is back', async () => {
+    await using h = await start({}, SMALL)
+    const romeo = await romeoAt(h)
+    for (const text of many) await romeo.send(say(text))
+    const juliet = await h.client('juliet@example.org/balcony')
+    const [enabled] = await juliet.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
+    const first = bodies(await juliet.send('<presence/>'))
+    const sent = juliet.session.output?.sentCount ?? 0
+    await juliet.drop()
+    await h.clock.advance(6_000)
+    const back = await Fresh.open(h, {}, 'juliet@example.org')
+    const got = await back.send(resume(enabled?.attr('id') ?? '', sent))
+    const rest = got.elements.flatMap((e) => e.getChildText('body') ?? [])
+    for (let i = 0; i < 6; i++) {
+      const { elements } = await back.send(
+        `<a xmlns='urn:xmpp:sm:3' h='${juliet.session.output!.sentCount}'/>`,
+      )
+      rest.push(...elements.flatMap((e) => e.getChildText('body') ?? []))
+    }
+    expect([...first, ...rest]).to.eql(many)
   })
 
   it('XEP-0359 §2.2: what is sent again, also after a restart, waits once; what only has the same id, too', async () => {
