@@ -100,6 +100,11 @@ export default defineModule({
       return arriving(e, () => dropped)
     })
 
+    // Nor is delivered what was accepted before: kept for the account, or left by a session that is over. An error is an answer to the account,
+    // made here in the name of whom it wrote to.
+    const judgeDelivered: Judge = (e) => (e.stanza.attr('type') === 'error' ? undefined : dropped)
+    ctx.hook('client:out', { phase: 'guard', kinds: ['message'] }, (e) => arriving(e, judgeDelivered))
+
     // ---- what is sent to blocked addresses (§3.3) ----
 
     const judgeSent = (e: StanzaEvent, list: BlockList): Verdict => {

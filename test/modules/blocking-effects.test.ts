@@ -3,8 +3,11 @@ import { expect } from 'chai'
 import { BlockList, BlockLists, NOBODY } from '../../modules/blocking/lists.ts'
 import type { AbuseReport } from '../../modules/blocking/report.ts'
 import blocking from '../../modules/blocking/index.ts'
+import disco from '../../modules/disco.ts'
+import offline from '../../modules/offline/index.ts'
 import presence from '../../modules/presence/index.ts'
 import roster from '../../modules/roster/index.ts'
+import sm from '../../modules/stream-management/index.ts'
 import { type Ctx, defineModule } from '../../server/module.ts'
 import type { Store } from '../../server/storage/contract.ts'
 import { openMemory } from '../../server/storage/memory.ts'
@@ -12,7 +15,18 @@ import type { Element } from '../../server/xmpp/element.ts'
 import { parseJid } from '../../server/xmpp/jid.ts'
 import { NS } from '../../server/xmpp/ns.ts'
 import { type TestClient, type TestHost, testHost } from '../helpers/host.ts'
-import { befriend, fromRemote, imAccounts, items, online, seen, setItem, wholeRoster } from '../helpers/im.ts'
+import {
+  befriend,
+  condition,
+  fromRemote,
+  imAccounts,
+  items,
+  online,
+  seen,
+  setItem,
+  wholeRoster,
+} from '../helpers/im.ts'
+import { bodies, say } from '../helpers/offline.ts'
 
 const start = (): Promise<TestHost> =>
   testHost({ modules: [roster, presence, blocking], accounts: imAccounts })
@@ -127,6 +141,51 @@ describe('blocking: presence', () => {
     await command(juliet, 'unblock', 'romeo@example.org')
     const other = await host.client('juliet@example.org/b')
     expect(seen(await other.send('<presence/>'))).to.include('subscribe romeo@example.org')
+  })
+})
+
+describe('blocking: messages that were accepted before (XEP-0191 §3.3)', () => {
+  const modules = [disco, roster, presence, offline, sm, blocking]
+
+  it('what is kept of an address that is blocked meanwhile is not delivered, the rest is', async () => {
+    await using host = await testHost({ modules, accounts: imAccounts })
+    const romeo = await host.client('romeo@example.org/orchard')
+    const nurse = await host.client('nurse@example.org/hall')
+    await romeo.send(say('1'))
+    await nurse.send(say('2'))
+    const juliet = await host.client('juliet@example.org/a')
+    await command(juliet, 'block', 'romeo@example.org')
+    expect(bodies(await juliet.send('<presence/>'))).to.deep.equal(['2'])
+    expect([romeo.take(), nurse.take()]).to.deep.equal([[], []])
+    await command(juliet, 'unblock', 'romeo@example.org')
+    await romeo.send(say('3'))
+    expect(bodies(juliet.take())).to.deep.equal(['3'])
+  })
+
+  it('what a session leaves of such an address goes to no other', async () => {
+    await using host = await testHost({ modules, accounts: imAccounts })
+    const romeo = await host.client('romeo@example.org/orchard')
+    const nurse = await host.client('nurse@example.org/hall')
+    const phone = await host.client('juliet@example.org/phone')
+    await phone.send("<enable xmlns='urn:xmpp:sm:3' resume='true' max='60'/>")
+    await phone.send('<presence/>')
+    await phone.drop()
+    await host.clock.advance(1000)
+    await romeo.send(say('1'))
+    await nurse.send(say('2'))
+    await host.clock.advance(1000)
+    const juliet = await online(host, 'juliet@example.org/a')
+    await command(juliet, 'block', 'romeo@example.org')
+    await host.clock.advance(60_000)
+    expect(bodies(juliet.take())).to.deep.equal(['2'])
+  })
+
+  it('an error that answers the account is delivered', async () => {
+    await using host = await testHost({ modules, accounts: imAccounts })
+    const juliet = await online(host, 'juliet@example.org/a')
+    await command(juliet, 'block', 'romeo@example.org')
+    const sent = "<message to='romeo@example.org' id='m' type='chat'><body>m</body></message>"
+    expect((await juliet.send(sent)).map(condition)).to.deep.equal(['not-acceptable'])
   })
 })
 
