@@ -71,6 +71,11 @@ export default defineModule({
       }
       return undefined
     })
+    // RFC 6121 §4.5.2: who is not available is told no changes, so what waits of contacts would stay as it is
+    ctx.hook('client:in', { phase: 'observe', kinds: ['presence'] }, ({ session, stanza }) => {
+      if (session !== undefined && stanza.attr('type') === 'unavailable' && stanza.attr('to') === undefined)
+        waiting.get(session)?.forgetOthers(session.jid.bare.toString())
+    })
     // §5.2: a resumed stream begins in the active state
     ctx.hook('session:resumed', { phase: 'observe' }, ({ session }) => activate(session))
     // Messages go the way of all that did not reach the client; presence says nothing to a session that is over (RFC 6121 §8.5.3.2.2).
@@ -156,6 +161,14 @@ class Waiting {
     const text = Buffer.from(stanza.toString())
     this.bytes += text.length
     this.#stanzas.set(place, text)
+  }
+  /** Presence of others than the account and its devices. */
+  forgetOthers(account: string): void {
+    for (const [place, text] of this.#stanzas) {
+      if (typeof place !== 'string' || place === account || place.startsWith(`${account}/`)) continue
+      this.bytes -= text.length
+      this.#stanzas.delete(place)
+    }
   }
   *take(): Iterable<Element> {
     for (const text of this.#stanzas.values()) yield parseXml(text.toString())

@@ -6,13 +6,15 @@ import bind2 from '../../modules/bind2.ts'
 import carbons from '../../modules/carbons/index.ts'
 import csi from '../../modules/csi.ts'
 import ping from '../../modules/ping.ts'
+import presences from '../../modules/presence/index.ts'
+import roster from '../../modules/roster/index.ts'
 import sasl from '../../modules/sasl/index.ts'
 import sasl2 from '../../modules/sasl2.ts'
 import streamManagement from '../../modules/stream-management/index.ts'
 import type { Element } from '../../server/xmpp/element.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { type TestClient, type TestHost, testHost } from '../helpers/host.ts'
-import { fromRemote } from '../helpers/im.ts'
+import { befriend, fromRemote, online } from '../helpers/im.ts'
 import { bindingTls, LoginStream } from '../helpers/login.ts'
 import { Fresh, resume } from '../helpers/managed.ts'
 
@@ -180,6 +182,22 @@ describe('csi: XEP-0352', () => {
     expect(texts(client.take()).map((text) => text[0])).to.eql(['y', 'z'])
     await presence(h, 'romeo', 'x'.repeat(400))
     expect(client.take()).to.eql([])
+  })
+
+  it('RFC 6121 §4.5.2: what waits of contacts is forgotten when the client goes unavailable, and does not stay for true', async () => {
+    await using h = await testHost({ modules: [roster, presences, csi], accounts: ['juliet', 'romeo'] })
+    const juliet = await online(h, JULIET)
+    const romeo = await online(h, 'romeo@example.org/orchard')
+    await befriend(juliet, romeo)
+    await juliet.send(INACTIVE)
+    await romeo.send('<presence><status>here</status></presence>')
+    await juliet.send("<presence type='unavailable'/>")
+    await romeo.close()
+    await juliet.send('<presence/>')
+    const received = await juliet.send(ACTIVE)
+    expect(received.map((e) => e.attr('from')))
+      .to.include(JULIET)
+      .and.not.include(romeo.jid.toString())
   })
 
   it('§3.2: each of them can be switched off', async () => {
