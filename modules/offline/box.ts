@@ -50,7 +50,7 @@ const STEP = 200
 export class Box {
   readonly #archive: Archive<Kept>
   readonly #local: string
-  readonly #bounds: Bounds
+  readonly #bounds: () => Bounds
   /** Messages and their bytes, stored or being stored; undefined: not counted yet. */
   #usage: { messages: number; bytes: number } | undefined
   #counting: Promise<void> | undefined
@@ -63,7 +63,7 @@ export class Box {
   readonly #overKeys = new Map<string, string>()
   #last: Promise<void> | undefined
 
-  constructor(archive: Archive<Kept>, local: string, bounds: Bounds) {
+  constructor(archive: Archive<Kept>, local: string, bounds: () => Bounds) {
     this.#archive = archive
     this.#local = local
     this.#bounds = bounds
@@ -96,7 +96,8 @@ export class Box {
   async #append(message: Message): Promise<boolean> {
     const usage = (this.#usage ??= { messages: 0, bytes: 0 })
     const bytes = Buffer.byteLength(message.xml)
-    if (usage.messages >= this.#bounds.messages || usage.bytes + bytes > this.#bounds.bytes) return false
+    const bounds = this.#bounds()
+    if (usage.messages >= bounds.messages || usage.bytes + bytes > bounds.bytes) return false
     usage.messages++
     usage.bytes += bytes
     const dedupe = this.#keyOf(message)

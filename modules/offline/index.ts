@@ -83,7 +83,8 @@ export default defineModule({
   requires: ['presence'],
   optional: ['mam'],
   config,
-  setup(ctx, bounds) {
+  setup(ctx, initial) {
+    let bounds = initial
     const archive = ctx.storage.archive<Kept>('messages')
     const stored = ctx.metrics.counter('stored', 'Messages kept for accounts that were not online')
     const refused = ctx.metrics.counter('refused', 'Messages refused because too many were waiting')
@@ -106,7 +107,7 @@ export default defineModule({
           break
         }
       }
-      const box = new Box(archive, local, bounds)
+      const box = new Box(archive, local, () => bounds)
       boxes.set(local, box)
       return box
     }
@@ -328,5 +329,12 @@ export default defineModule({
       await boxes.get(local)?.settled()
       boxes.delete(local)
     })
+
+    return {
+      // Who has read the archive, has copies, or is being given what waits, is so still.
+      reconfigure(next) {
+        bounds = next
+      },
+    }
   },
 })

@@ -164,6 +164,16 @@ describe('module offline: devices that read the archive (XEP-0313 §6.1.1)', () 
       expect(bodies(await juliet.send(PRESENCE))).to.eql(back === 0 ? ['2'] : ['1', '2'])
     })
 
+  it('what a device has read it has read after a change of the configuration, too', async () => {
+    await using h = await withArchive()
+    const [romeo, juliet] = await scene(h, '1')
+    await asks(juliet)
+    await h.reload(new Map([['offline', { messages: 2 }]]))
+    await romeo.send(say('2'))
+    await romeo.send(say('3'))
+    expect(bodies(await juliet.send(PRESENCE))).to.eql(['2'])
+  })
+
   it('a query that the store fails is one all the same', async () => {
     const disk = await controlledStore()
     await using h = await withArchive({}, { store: disk.store, onLog: () => undefined })
