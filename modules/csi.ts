@@ -5,6 +5,7 @@
 import { type Bound, c, type Ctx, defineModule, type Services, type Session } from '../server/module.ts'
 import { type Element, el } from '../server/xmpp/element.ts'
 import { StreamError } from '../server/xmpp/errors.ts'
+import { tryJid } from '../server/xmpp/jid.ts'
 import { NS } from '../server/xmpp/ns.ts'
 import { parseXml } from '../server/xmpp/parser.ts'
 
@@ -30,6 +31,7 @@ export default defineModule({
     { rfc: 6120, sections: '4.9.3.24, 10.1' },
     { rfc: 6121, sections: '8.5.3.2.2' },
     { xep: 386, version: '1.1.0', status: 'partial', note: 'the state within it' },
+    { xep: 191, version: '1.3', status: 'partial', note: 'who is blocked while something of theirs waits' },
   ],
   optional: ['bind2', 'carbons'],
   // §3.2: a way for administrators to configure the optimisations
@@ -48,7 +50,14 @@ export default defineModule({
       const held = waiting.get(session)
       if (held === undefined) return
       waiting.set(session, undefined)
-      for (const stanza of held.take()) session.send(stanza)
+      for (const stanza of held.take()) if (!isBlocked(session, stanza)) session.send(stanza)
+    }
+    /** XEP-0191 §3.3: meanwhile. The list of an account that is online is in memory. */
+    const isBlocked = (session: Session, stanza: Element): boolean => {
+      const blocking = ctx.find('blocking')
+      const from = blocking === undefined ? undefined : tryJid(stanza.attr('from') ?? '')
+      if (from === undefined || session.jid === undefined) return false
+      return blocking?.blocks(session.jid.local, from) === true
     }
     const activate = (session: Session): void => {
       flush(session) // §5.1: before anything that the client sends after it is looked at

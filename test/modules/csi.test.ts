@@ -3,6 +3,7 @@ import { expect } from 'chai'
 import accounts from '../../modules/accounts/index.ts'
 import bind from '../../modules/bind.ts'
 import bind2 from '../../modules/bind2.ts'
+import blocking from '../../modules/blocking/index.ts'
 import carbons from '../../modules/carbons/index.ts'
 import csi from '../../modules/csi.ts'
 import ping from '../../modules/ping.ts'
@@ -198,6 +199,17 @@ describe('csi: XEP-0352', () => {
     expect(received.map((e) => e.attr('from')))
       .to.include(JULIET)
       .and.not.include(romeo.jid.toString())
+  })
+
+  it('XEP-0191 §3.3: what waits of an address that is blocked meanwhile is not sent', async () => {
+    await using h = await testHost({ modules: [csi, blocking], accounts: ['juliet'] })
+    const client = await inactive(h)
+    for (const who of ['romeo', 'nurse']) await presence(h, who, who)
+    const other = await h.client('juliet@example.org/laptop')
+    await other.send(
+      "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'><item jid='romeo@elsewhere.example'/></block></iq>",
+    )
+    expect(texts(await client.send(ACTIVE))).to.eql(['nurse'])
   })
 
   it('§3.2: each of them can be switched off', async () => {
