@@ -23,6 +23,7 @@ export class Copies {
    */
   has(id: string, { output }: Bound, safe: boolean): boolean {
     if (!this.#sent.has(id)) return false
-    return safe || (this.#sent.get(id) ?? 0) <= (output?.confirmedCount ?? 0)
+    if (safe || output === undefined || output.sentCount === output.confirmedCount) return true
+    return (this.#sent.get(id) ?? 0) <= output.confirmedCount
   }
 }

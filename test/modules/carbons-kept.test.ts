@@ -12,6 +12,7 @@ import { query } from '../helpers/archive.ts'
 import { NS, seen } from '../helpers/carbons.ts'
 import type { TestClient, TestHost } from '../helpers/host.ts'
 import { ask } from '../helpers/iq.ts'
+import { Fresh, resume } from '../helpers/managed.ts'
 import { arrive, bodies, HINTS, messages, romeoAt, say, start } from '../helpers/offline.ts'
 
 const modules = [disco, roster, presence, offline, carbons, sm]
@@ -75,6 +76,24 @@ describe('module carbons: messages that are kept', () => {
     await juliet.send(`<a xmlns='urn:xmpp:sm:3' h='${confirmed}'/>`)
     await romeo.send(say('2'))
     expect(await becomes(juliet, '<presence/>')).to.eql(['received 2', '2'])
+  })
+
+  it('XEP-0198 §5: a copy that came while it had no stream, and that it has confirmed, is none that may be lost', async () => {
+    await using h = await start({}, { modules })
+    const juliet = await h.client('juliet@example.org/balcony')
+    const [enabled] = await juliet.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
+    await juliet.send(AWAY)
+    await ask(juliet, 'set', undefined, `<enable xmlns='${NS}'/>`)
+    const { output } = juliet.session
+    const before = output?.sentCount ?? 0
+    await juliet.drop()
+    await (await romeoAt(h)).send(say('1'))
+    const back = await Fresh.open(h, {}, 'juliet@example.org')
+    const { elements } = await back.send(resume(enabled?.attr('id') ?? '', before))
+    expect(elements.map((e) => e.getName())).to.include('message')
+    await back.send(`<a xmlns='urn:xmpp:sm:3' h='${output?.sentCount}'/>`)
+    const raised = await back.send('<presence/>')
+    expect(raised.elements.map((e) => e.getName())).to.eql(['presence'])
   })
 
   it('XEP-0198 §4: what was kept and is lost with the device that it was given to has no copy', async () => {
