@@ -150,6 +150,21 @@ describe('stream management: what was not delivered, XEP-0198 §4', () => {
     expect(open).to.deep.equal([true, true, true, true, false, false])
   })
 
+  it('a device that came after a message gets it, though the clock was set back in between', async () => {
+    await using s = await stage()
+    s.romeo.session.setPresence(presence(0))
+    await s.romeo.drop()
+    await s.host.clock.advance(60_000)
+    await s.juliet.send(message('1', 'romeo@example.org'))
+    await s.host.clock.advance(-30_000)
+    const other = await s.host.client(PHONE)
+    other.session.setPresence(presence(0))
+    await s.juliet.send(message('2', ROMEO))
+    await s.host.clock.advance(700_000)
+    expect(other.take().map((e) => e.attr('id'))).to.deep.equal(['1', '2'])
+    expect(s.world.kept).to.deep.equal([])
+  })
+
   it('§4: an answer is withheld for a time, not for as long as the store hangs', async () => {
     await using s = await stage()
     s.world.held = true
