@@ -16,12 +16,15 @@ export const maxWordLength = 64
 const segmenter = new Intl.Segmenter('en', { granularity: 'word' })
 
 const isAscii = /^[\0-\x7f]*$/
+// UAX #15 §13: no language needs more than 30 marks on one letter. Of the characters that become marks by NFKC, those two are none yet.
+const tooManyMarks = /([\p{M}\uff9e\uff9f]{30})[\p{M}\uff9e\uff9f]+/gu
 
 /** The form in which texts are compared: NFKC, then case folded (upper, then lower: `ß` equals `SS`). */
 export function fold(text: string): string {
   // Most texts, for which the rest would do the same in more time.
   if (isAscii.test(text)) return text.toLowerCase()
-  return text.normalize('NFKC').toUpperCase().toLowerCase()
+  // To put the marks of one letter in order takes a time that grows with the square of their number.
+  return text.replace(tooManyMarks, '$1').normalize('NFKC').toUpperCase().toLowerCase()
 }
 
 /** The different words of a text, folded, in order of their first occurrence, at most {@link maxWords}. */

@@ -51,6 +51,17 @@ describe('words of full-text search (XEP-0431)', () => {
     expect(matcher(`w${maxWords}`)(text)).to.equal(false)
   })
 
+  it('are found in a bounded time whatever marks a letter has (UAX #15 §13)', () => {
+    for (const marks of ['\u0315\u0300', '\u0315\uff9e', '\u0344\u0345\u05b0']) {
+      const text = `a${marks.repeat(100_000 / marks.length)} word`
+      const started = performance.now()
+      expect([...wordsOf(text)]).to.include('word')
+      expect(matcher('word')(text)).to.equal(true)
+      expect(performance.now() - started).to.be.lessThan(500)
+    }
+    expect([...wordsOf('Z\u030a\u0323\u0315')]).to.deep.equal([...wordsOf('z\u0315\u0323\u030a')])
+  })
+
   it('a part of a word is not a word', () => {
     expect(matcher('gard')('in the garden')).to.equal(false)
     expect(matcher('garden the')('In the Garden.')).to.equal(true)
