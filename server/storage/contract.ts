@@ -144,7 +144,8 @@ export interface Query {
   readonly count?: boolean
   /**
    * Entries that are looked at, 1 or more: the page ends after so many, whether they match or not, so that a
-   * search takes a bounded time. What a driver finds by an index it need not look at. Does not bound `count`.
+   * search takes a bounded time. What a driver finds by an index it need not look at; a large entry may count
+   * as several. Does not bound `count`.
    */
   readonly effort?: number
 }

@@ -8,6 +8,8 @@ import type { Doc } from './contract.ts'
 
 /** At most this many different words of one text are found; the rest of the text is not searched. */
 export const maxWords = 1000
+/** As much of a text is searched; UTF-16 units. No text of a person has so few words that there are not {@link maxWords} in it. */
+export const maxText = 65_536
 /** Longer words are cut, in the text and in the search alike; UTF-16 units. */
 export const maxWordLength = 64
 
@@ -29,14 +31,19 @@ export function fold(text: string): string {
 
 /** The different words of a text, folded, in order of their first occurrence, at most {@link maxWords}. */
 export function wordsOf(text: string): Set<string> {
-  return wordsOfFolded(fold(text))
+  return wordsOfFolded(searched(text))
+}
+
+/** What is searched of a text, folded, which may make it many times as long. */
+function searched(text: string): string {
+  return cut(fold(cut(text, maxText)), maxText)
 }
 
 function wordsOfFolded(folded: string): Set<string> {
   const words = new Set<string>()
   for (const { segment, isWordLike } of segmenter.segment(folded)) {
     if (isWordLike !== true) continue
-    words.add(cut(segment))
+    words.add(cut(segment, maxWordLength))
     if (words.size === maxWords) break
   }
   return words
@@ -47,7 +54,7 @@ export function matcher(query: string): (text: string) => boolean {
   const wanted = [...wordsOf(query)]
   if (wanted.length === 0) return () => true
   return (text) => {
-    const folded = fold(text)
+    const folded = searched(text)
     // Segmenting costs a hundred times more than looking for the letters, and few texts of an archive have
     // them.
     for (const word of wanted) if (!folded.includes(word)) return false
@@ -62,9 +69,9 @@ export function textField(doc: Doc): string | undefined {
   return typeof text === 'string' ? text : undefined
 }
 
-function cut(word: string): string {
-  if (word.length <= maxWordLength) return word
-  const last = word.charCodeAt(maxWordLength - 1)
+function cut(text: string, length: number): string {
+  if (text.length <= length) return text
+  const last = text.charCodeAt(length - 1)
   // Not through the middle of a surrogate pair: half a character is not text.
-  return word.slice(0, last >= 0xd800 && last <= 0xdbff ? maxWordLength - 1 : maxWordLength)
+  return text.slice(0, last >= 0xd800 && last <= 0xdbff ? length - 1 : length)
 }

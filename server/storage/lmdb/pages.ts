@@ -16,6 +16,9 @@ import { lateKey, logKey, next, numberOf, withKey } from './keys.ts'
 
 // Rows of one step: under a millisecond or two.
 const step = 500
+// Bytes of one step: entries may be large. What is beyond that in one entry counts as more of them, for `effort`.
+const stepBytes = 256 * 1024
+const heavyBytes = 16 * 1024
 // With more strays than this in a span of time, entries are read in order and looked at one by one.
 const maxStrays = 20_000
 const firstTime = -62_167_219_200_000
@@ -104,11 +107,11 @@ class Reader<T extends Doc> {
     let at = 0
     let reached: number | undefined
     const pick: Visit = (n, bytes) => {
-      if (left === 0) {
+      if (left <= 0) {
         reached = at
         return false
       }
-      left -= 1
+      left -= Math.max(1, Math.ceil(bytes.length / heavyBytes))
       at = n
       const line = parseLine(bytes)
       if (this.#timed && (line.at < this.#start || line.at > this.#end)) return true
@@ -165,9 +168,11 @@ class Reader<T extends Doc> {
   async #visit(segment: Segment, reverse: boolean, rows: number, pick: Visit): Promise<boolean> {
     if (segment.kind === 'list') {
       const numbers = reverse ? segment.numbers.toReversed() : segment.numbers
-      for (let i = 0; i < numbers.length; i += step) {
+      for (let i = 0; i < numbers.length; ) {
         if (i > 0) await turn()
-        if (!this.#env.read(() => this.#pickEach(numbers.slice(i, i + step), pick))) return false
+        const { wants, looked } = this.#env.read(() => this.#pickEach(numbers.slice(i, i + step), pick))
+        if (!wants) return false
+        i += looked
       }
       return true
     }
@@ -187,29 +192,42 @@ class Reader<T extends Doc> {
   #read(kind: 'log' | 'with', lo: number, hi: number, reverse: boolean, size: number, pick: Visit) {
     if (kind === 'with') {
       const numbers = this.#keys(kind, lo, hi, reverse, size).map((key) => numberOf(key))
-      const wants = this.#pickEach(numbers, pick)
-      return { wants, last: numbers.length < size ? undefined : numbers.at(-1) }
+      const { wants, looked } = this.#pickEach(numbers, pick)
+      const isEnd = numbers.length < size && looked === numbers.length
+      return { wants, last: isEnd ? undefined : numbers[looked - 1] }
     }
     let wants = true
     let seen = 0
+    let left = stepBytes
     let last: number | undefined
     const { archive } = this.#head
     const range = { start: logKey(archive, lo), end: logKey(archive, hi + 1), limit: size, reverse }
     this.#env.tables.log.range(range, (key, bytes) => {
       seen += 1
+      left -= bytes.length
       last = numberOf(key)
       wants = pick(last, bytes)
-      return wants
+      return wants && left > 0
     })
-    return { wants, last: seen < size ? undefined : last }
+    return { wants, last: seen < size && left > 0 ? undefined : last }
   }
 
-  #pickEach(numbers: readonly number[], pick: Visit): boolean {
+  /** `looked`: at so many of them, which is less than all when those are large. */
+  #pickEach(
+    numbers: readonly number[],
+    pick: Visit,
+  ): { readonly wants: boolean; readonly looked: number } {
+    let left = stepBytes
+    let looked = 0
     for (const n of numbers) {
       const bytes = this.#env.tables.log.get(logKey(this.#head.archive, n))
-      if (bytes !== undefined && !pick(n, bytes)) return false
+      looked += 1
+      if (bytes === undefined) continue
+      left -= bytes.length
+      if (!pick(n, bytes)) return { wants: false, looked }
+      if (left <= 0) break
     }
-    return true
+    return { wants: true, looked }
   }
 
   #keys(kind: 'log' | 'with', lo: number, hi: number, reverse: boolean, limit: number): Buffer[] {
