@@ -93,6 +93,8 @@ export class AccountInbox {
       const waits = this.#take(entry, recent)
       if (waits instanceof Promise) await waits
       this.#upto = entry.id
+      // However many there are in the archive.
+      if (this.conversations.size >= this.#rules.maxConversations * 2) this.#forget()
       this.#budget++
       const told = progress()
       if (told instanceof Promise) await told
@@ -295,9 +297,11 @@ export class AccountInbox {
     if (this.conversations.size <= maxConversations) return
     const byAge = [...this.conversations.values()].toSorted((a, b) => (a.last < b.last ? -1 : 1))
     // Some more than must be, so that it is not done each time.
-    for (const { jid } of byAge.slice(0, byAge.length - Math.ceil(maxConversations * 0.9))) {
-      this.conversations.delete(jid)
-      this.changed.add(jid)
+    for (const one of byAge.slice(0, byAge.length - Math.ceil(maxConversations * 0.9))) {
+      this.conversations.delete(one.jid)
+      this.changed.add(one.jid)
+      this.#stale.delete(one)
+      this.#retracted.delete(one)
     }
   }
 }

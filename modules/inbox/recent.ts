@@ -1,6 +1,6 @@
 /** What was received in each conversation while an archive is followed, so that most markers need no search in the archive. */
 
-/** Messages of one conversation that are kept, and of all together. */
+/** Messages of one conversation that are kept, and of all together; also conversations. */
 const MAX_OF_ONE = 64
 const MAX_OF_ALL = 50_000
 
@@ -26,7 +26,9 @@ export class Recent {
 
   /** An entry of that conversation follows; `last`: the one before, '' for none. */
   begin(jid: string, last: string): void {
-    if (!this.#rows.has(jid)) this.#rows.set(jid, { since: last, list: [] })
+    if (this.#rows.has(jid)) return
+    if (this.#rows.size >= MAX_OF_ALL) this.#clear()
+    this.#rows.set(jid, { since: last, list: [] })
   }
 
   add(jid: string, received: Received): void {
@@ -39,8 +41,11 @@ export class Recent {
       row.since = dropped.entry
       this.#size--
     }
-    if (this.#size <= MAX_OF_ALL) return
-    // Any will do: those that are still wanted are found in the archive.
+    if (this.#size > MAX_OF_ALL) this.#clear()
+  }
+
+  /** Any will do: those that are still wanted are found in the archive. */
+  #clear(): void {
     this.#rows.clear()
     this.#size = 0
   }

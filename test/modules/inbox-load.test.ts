@@ -1,6 +1,8 @@
 /** XEP-0430: what an inbox costs when somebody wants it to cost much, and how long others wait meanwhile. */
 import { expect } from 'chai'
+import { AccountInbox } from '../../modules/inbox/account-inbox.ts'
 import inboxModule from '../../modules/inbox/index.ts'
+import type { Ctx } from '../../server/module.ts'
 import { parseJid } from '../../server/xmpp/jid.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { chat } from '../helpers/archive.ts'
@@ -59,6 +61,27 @@ describe('module inbox: load', () => {
     expect(pages).to.be.lessThan(1000)
     await juliet.send(displayed(R, 'm2000'))
     expect((await inbox(juliet)).lines).to.deep.equal([`romeo 999 m${messages - 1}`])
+  })
+
+  it('an archive with messages of very many addresses is followed without knowing all of them at once', async () => {
+    await using h = await inboxHost()
+    for (let i = 0; i < 500; i++)
+      await put(h, `c${i}@example.net`, [retraction(J, `r${i}`, `m${i}`), ...received(0, 1)])
+    const ctx: Pick<Ctx, 'inSlices' | 'now' | 'signal'> = {
+      signal: new AbortController().signal,
+      now: () => h.clock.now(),
+      async inSlices(items, fn) {
+        for await (const item of items) await fn(item)
+      },
+    }
+    const rules = { readBySending: true, maxConversations: 20 }
+    const source = h.service('archive').source('juliet')
+    const followed = new AccountInbox(ctx as Ctx, source, rules, { upto: '', conversations: [] })
+    let most = 0
+    await followed.follow(() => void (most = Math.max(most, followed.conversations.size)))
+    expect(most).to.be.at.most(40)
+    expect(followed.conversations.size).to.be.within(10, 20)
+    expect([...followed.conversations.keys()].at(-1)).to.equal('c499@example.net')
   })
 
   it('the other side takes back message after message of a long conversation: counted anew once a minute, and right in the end', async function () {
