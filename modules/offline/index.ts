@@ -131,7 +131,7 @@ export default defineModule({
         const handing = boxes.get(to.local)?.handing
         if (handing !== undefined) return handing
         const key = dedupeKey(stanza, from)
-        return key !== undefined && handed.has(key)
+        return key !== undefined && handed.has(`${to.local} ${key}`)
       },
       reads: (session) => reading.get(session) !== undefined,
       pending: (session) => (session.priority ?? -1) >= 0 && !served.get(session),
@@ -272,7 +272,7 @@ export default defineModule({
         if (archived && hasRead(session, entry)) continue
         if (key !== undefined) {
           keys.add(key)
-          remember(key)
+          remember(`${session.jid.local} ${key}`)
         }
         const safe = archived && reading.get(session) !== undefined
         if (copies.get(session).has(entry.id, session, safe)) continue // XEP-0280 §7

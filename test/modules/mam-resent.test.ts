@@ -80,6 +80,17 @@ describe('module mam: the server was killed when it had archived a message, and 
     expect(results.map(({ id }) => id)).to.deep.equal([stanzaId(got[0], 'romeo@example.org')])
   })
 
+  it('that somebody else was given a message with the same id and text does not count', async () => {
+    const { h, juliet } = await killed()
+    await using _ = h
+    const came = async (jid: string) =>
+      (await (await h.client(jid)).send('<presence/>')).flatMap((e) => e.getChildText('body') ?? [])
+    await juliet.send(chat('nurse@example.org', 'note', origin('o1')))
+    expect(await came('nurse@example.org/kitchen')).to.deep.equal(['note'])
+    await juliet.send(note)
+    expect(await came('romeo@example.org/orchard')).to.deep.equal(['note'])
+  })
+
   it('devices without archive that are there get it, those that read the archive do not get it again', async () => {
     const { h, juliet } = await killed()
     await using _ = h
