@@ -120,8 +120,9 @@ function assigned(child: Element, from: JID | undefined): string | undefined {
   return tryJid(child.attr('by') ?? '')?.equals(from.bare) === true ? child.attr('id') : undefined
 }
 
+/** A copy: what is a part of a message keeps all of it in memory. */
 const idsOf = (id: string | undefined): string[] =>
-  id === undefined || id === '' || id.length > MAX_ID ? [] : [id]
+  id === undefined || id === '' || id.length > MAX_ID ? [] : [Buffer.from(id).toString()]
 
 /** Messages that are taken back or corrected, found by who says so and the id that is named. */
 export class Targets<T> {

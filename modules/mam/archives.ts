@@ -27,6 +27,8 @@ import type { ArchivedMessage, Stored } from './service.ts'
 
 /** Longer keys are hashed; UTF-16 units, of which the store takes a thousand in any script. */
 const MAX_KEY = 500
+/** Messages that are not to stay in memory, UTF-16 units. */
+const LARGE = 4096
 /** Entries of one step of a long reading. */
 const STEP = 200
 
@@ -159,7 +161,10 @@ export class Archives {
     const entry = { with: peer.bare.toString(), doc }
     if (dedupe === undefined) {
       // Equal messages have equal ids.
-      const at = new Date(this.#moments.of(local, stanza.attr('id') ?? doc.xml, now))
+      const name = stanza.attr('id') ?? doc.xml
+      // The name stays in memory, and with an id the message that it is a part of.
+      const short = doc.xml.length < LARGE ? name : createHash('sha256').update(name).digest('base64url')
+      const at = new Date(this.#moments.of(local, short, now))
       const single = { ...entry, at }
       return { done: this.#put(local, single, by, ({ id }) => then(this.ids.encode(local, id), false)) }
     }
