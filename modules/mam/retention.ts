@@ -57,9 +57,19 @@ export class Retention {
   /** Brings all accounts to their limits. */
   async run(): Promise<void> {
     let removed = 0
+    let failed = 0
+    let reason: unknown
+    // What one archive fails for is no reason to keep all the others as they are.
     await this.#ctx.inSlices(this.#archive.owners(), async (local) => {
-      removed += await this.trim(local)
+      try {
+        removed += await this.trim(local)
+      } catch (error) {
+        failed++
+        reason ??= error
+      }
     })
+    if (failed > 0 && !this.#ctx.signal.aborted)
+      this.#ctx.log.error('old messages of some accounts were not removed', { accounts: failed, err: reason })
     if (removed > 0) this.#ctx.log.info('old messages removed', { removed })
   }
 

@@ -5,10 +5,11 @@ import type { Element } from '../../server/xmpp/element.ts'
 import { parseJid } from '../../server/xmpp/jid.ts'
 import { parseXml } from '../../server/xmpp/parser.ts'
 import { openMemory } from '../../server/storage/memory.ts'
-import type { Archive, Doc, Store } from '../../server/storage/contract.ts'
+import { type Archive, type Doc, type Store, StoreUnavailable } from '../../server/storage/contract.ts'
 import { archived, archiveHost, chat, NS_MAM, query, queryXml } from '../helpers/archive.ts'
 import type { TestClient, TestHost } from '../helpers/host.ts'
 import { ask, features, outcome } from '../helpers/iq.ts'
+import { wrapped } from '../helpers/wrapped-store.ts'
 
 const HOUR = 3_600_000
 const DAY = 24 * HOUR
@@ -43,6 +44,25 @@ describe('module mam: retention (XEP-0313 §3.2)', () => {
     // the next time is tomorrow
     await h.clock.advance(25 * HOUR)
     expect(await archived(await h.client('juliet@example.org/y'))).to.deep.equal(numbers(98, 100))
+  })
+
+  it('an archive that the store fails for does not keep others from being looked after', async () => {
+    const store = wrapped(await openMemory(), (archive) => ({
+      page: async (owner, q) => {
+        if (owner === 'juliet' && q.start !== undefined) throw new StoreUnavailable('no answer')
+        return await archive.page(owner, q)
+      },
+    }))
+    const logged: string[] = []
+    await using h = await archiveHost(
+      { days: 3 },
+      { store, onLog: (_, message) => void logged.push(message) },
+    )
+    await days(h, 100)
+    await h.clock.advance(HOUR)
+    expect(await archived(await h.client('juliet@example.org/x'))).to.deep.equal(numbers(0, 100))
+    expect(await archived(await h.client('romeo@example.org/x'))).to.deep.equal(numbers(97, 100))
+    expect(logged.filter((one) => one.includes('not removed'))).to.have.length(1)
   })
 
   it('by age: only the oldest go, however the times of the messages are', async () => {
