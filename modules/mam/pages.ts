@@ -22,8 +22,9 @@ import type { Source, Stored } from './service.ts'
 
 /** XML of a page, in UTF-16 units: beyond this it ends, whatever was asked for. At least one message is always in it. */
 const MAX_PAGE_SIZE = 512 * 1024
-/** Entries read at once. */
+/** Entries read at once; and where the store is not asked to look at less when they are large. */
 const STEP = 100
+const FEW = 20
 /** How long a query may look for the next match, milliseconds; less than a client waits, whose other stanzas are behind it. */
 const PATIENCE_MS = 5000
 /** Entries that the store looks at in one call: a fraction of a second. */
@@ -283,7 +284,7 @@ async function countFew(
   let count = 0
   let bounds = between
   try {
-    for (let left = MOST_COUNTED; left > 0; left -= STEP) {
+    for (let left = MOST_COUNTED; left > 0; ) {
       const query = { ...wanted, ...bounds, from: 'first', limit: STEP, effort: EFFORT } as const
       const page = await source.archive.page(source.owner, query)
       for (const { doc } of page.entries) {
@@ -292,8 +293,10 @@ async function countFew(
         if (full === undefined || isWith(doc, full)) count++
       }
       if (page.complete) return count
-      const last = page.entries.at(-1)?.id
-      if (page.reached !== undefined || last === undefined) return undefined
+      const last = page.reached ?? page.entries.at(-1)?.id
+      // A step may end early as entries are large; but words may be in none of all the others.
+      if (last === undefined || (wanted.text !== undefined && page.reached !== undefined)) return undefined
+      left -= page.entries.length
       bounds = { ...bounds, after: last }
     }
   } catch (error) {
@@ -323,12 +326,14 @@ async function conditions(source: Source, filter: Filter): Promise<Conditions> {
 
 async function existing(source: Source, texts: readonly string[]): Promise<readonly string[]> {
   const ids = texts.map((text) => known(source, text))
+  const slices = new Slices()
   // Not all at once: what is read is whole messages.
-  for (let i = 0; i < ids.length; i += STEP) {
-    const step = ids.slice(i, i + STEP)
+  for (let i = 0; i < ids.length; i += FEW) {
+    const step = ids.slice(i, i + FEW)
     const found = await source.archive.page(source.owner, { ids: step, from: 'first', limit: step.length })
     if (found.entries.length < step.length) throw new StanzaError('item-not-found')
-    if (i > 0) await nextTurn()
+    const turn = slices.next()
+    if (turn !== undefined) await turn
   }
   return ids
 }
@@ -364,9 +369,10 @@ async function outermost(
 
 const fullAddress = (jid: JID | undefined): JID | undefined => (jid?.isFull === true ? jid : undefined)
 
-/** §4.1.1: to or from exactly that address. */
+/** §4.1.1: to or from exactly that address. Only the start tag is read, which has no ">" within: what is in the message may be much. */
 function isWith({ xml }: Stored, full: JID): boolean {
-  const stanza = parseXml(xml)
+  const end = xml.indexOf('>')
+  const stanza = parseXml(xml[end - 1] === '/' ? xml : `${xml.slice(0, end)}/>`)
   return ['from', 'to'].some((name) => tryJid(stanza.attr(name) ?? '')?.equals(full) === true)
 }
 

@@ -189,6 +189,34 @@ describe('module mam: long searches', () => {
     expect(steps()).to.equal(1)
   })
 
+  it('large messages are not read whole for their addresses, and few of them at once to be counted or found', async () => {
+    const limits: number[] = []
+    const { store } = await reading((read, q) => {
+      limits.push(q.limit)
+      return read(q)
+    })
+    await using h = await archiveHost({}, { store })
+    const juliet = await h.client('juliet@example.org/balcony')
+    const { archive, ids } = h.service('archive').source('juliet')
+    const at = new Date(h.clock.now())
+    const names: string[] = []
+    for (let i = 0; i < 1100; i++) {
+      const xml = `<message xmlns='jabber:client' from='romeo@example.net/${i % 500}'><body>so far`
+      const { id } = await archive.append('juliet', { at, with: 'romeo@example.net', doc: { xml } })
+      names.push(ids.encode('juliet', id))
+    }
+    const [near = '', far = ''] = [names[9], names[199]]
+    const count = async (form: Record<string, string>) =>
+      (await query(juliet, { form, rsm: '<max>0</max>' })).count
+    expect(await count({ with: 'romeo@example.net/none', 'after-id': far })).to.equal('0')
+    expect(await count({ with: 'romeo@example.net/50', 'after-id': far })).to.equal('2')
+    expect(await count({ 'after-id': far })).to.equal('900')
+    expect(await count({ 'after-id': near })).to.equal(undefined)
+    const some = { form: { ids: names.slice(0, 1000) }, rsm: '<max>0</max>' }
+    expect((await query(juliet, some)).count).to.equal('1000')
+    expect(Math.max(...limits)).to.be.at.most(100)
+  })
+
   it('one that the store was given up for keeps its place until the store is done with it', async () => {
     let [running, most] = [0, 0]
     const waiting: (() => void)[] = []

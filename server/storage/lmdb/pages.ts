@@ -16,9 +16,11 @@ import { lateKey, logKey, next, numberOf, withKey } from './keys.ts'
 
 // Rows of one step: under a millisecond or two.
 const step = 500
-// Bytes of one step: entries may be large. What is beyond that in one entry counts as more of them, for `effort`.
+// Bytes of one step: entries may be large.
 const stepBytes = 256 * 1024
-const heavyBytes = 16 * 1024
+// For `effort`, so many bytes that are looked at, or found, count as an entry: the page that is made is in memory.
+const lookedBytes = 16 * 1024
+const foundBytes = 256
 // With more strays than this in a span of time, entries are read in order and looked at one by one.
 const maxStrays = 20_000
 const firstTime = -62_167_219_200_000
@@ -111,14 +113,15 @@ class Reader<T extends Doc> {
         reached = at
         return false
       }
-      left -= Math.max(1, Math.ceil(bytes.length / heavyBytes))
+      left -= Math.max(1, Math.ceil(bytes.length / lookedBytes))
       at = n
       const line = parseLine(bytes)
       if (this.#timed && (line.at < this.#start || line.at > this.#end)) return true
       if (this.#q.with !== undefined && line.with !== this.#q.with) return true
-      if (this.#hasText === undefined) return visit(n, line, () => docOf<T>(bytes, line))
-      const doc = docOf<T>(bytes, line)
-      return this.#hasText(this.#text(doc) ?? '') ? visit(n, line, () => doc) : true
+      const doc = this.#hasText === undefined ? undefined : docOf<T>(bytes, line)
+      if (doc !== undefined && this.#hasText?.(this.#text(doc) ?? '') === false) return true
+      left -= Math.floor(bytes.length / foundBytes)
+      return visit(n, line, () => doc ?? docOf<T>(bytes, line))
     }
     const segments = this.#plan().map((segment) => clip(segment, lo, hi))
     // Where nearly all that is read will match, no more than that is read.
@@ -213,10 +216,7 @@ class Reader<T extends Doc> {
   }
 
   /** `looked`: at so many of them, which is less than all when those are large. */
-  #pickEach(
-    numbers: readonly number[],
-    pick: Visit,
-  ): { readonly wants: boolean; readonly looked: number } {
+  #pickEach(numbers: readonly number[], pick: Visit): { readonly wants: boolean; readonly looked: number } {
     let left = stepBytes
     let looked = 0
     for (const n of numbers) {
