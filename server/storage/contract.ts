@@ -4,7 +4,8 @@
  * One contract, no capability flags: a driver does all of it, proven by `test/contracts/storage.ts`, or is
  * not accepted. "Resolved" means visible to every later read, in any process, and safe against a crash of
  * this process; safety against power loss is a setting of the driver. Writes that one process makes to one
- * owner of one collection take effect in the order of the calls, also when it does not wait between them.
+ * key, or to one archive of an owner, take effect in the order of the calls, also when it does not wait
+ * between them; those to different keys in any order.
  *
  * Text (owners, keys, names, strings in documents) is well-formed Unicode; a lone surrogate is refused with
  * TypeError. What `limits.ts` refuses, it refuses in every driver: wrong lengths with RangeError, documents
