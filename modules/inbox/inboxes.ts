@@ -284,7 +284,9 @@ export class Inboxes {
   async #writeNow(local: string, cached: Cached, within: boolean): Promise<boolean> {
     // In the middle of an entry nothing is right; the run writes, or asks for it, in its end.
     if (!within && this.#running.has(local)) return false
-    if (this.#ctx.signal.aborted || cached.gone) return false
+    // What has left the memory was not told that the account is gone.
+    const isGone = (): boolean => cached.gone || this.#gone.has(local)
+    if (this.#ctx.signal.aborted || isGone()) return false
     if (!this.#isChanged(cached)) return true
     const { inbox } = cached
     const { upto, isDoubtful: removed } = inbox
@@ -295,14 +297,14 @@ export class Inboxes {
     inbox.changed.clear()
     try {
       for (let i = 0; i < changes.length; i += AT_ONCE) {
-        if (cached.gone) return false
+        if (isGone()) return false
         await Promise.all(
           changes
             .slice(i, i + AT_ONCE)
             .map(([jid, doc]) => this.#docs.update(local, jid, (old) => further(old, upto, rules) ?? doc)),
         )
       }
-      if (cached.gone) return false
+      if (isGone()) return false
       const state = { upto, removed, rules }
       await this.#states.update(local, STATE, (old) => further(old, upto, rules) ?? state)
       cached.written = { upto, removed }

@@ -58,3 +58,26 @@ describe('module inbox: a marker that is not archived, while an earlier write ta
       expect((await inbox(await h.client(`${J}/balcony`))).lines).to.deep.equal(['romeo 1 three'])
     })
 })
+
+describe('module inbox: an account that is removed while its inbox is written', () => {
+  it('leaves nothing for the next owner of its name, also when the inbox has left the memory', async () => {
+    const store = await openFaulty()
+    await using h = await inboxHost({ cache: 25 }, { store })
+    const [juliet, romeo] = [await h.client(`${J}/balcony`), await h.client(`${R}/orchard`)]
+    await deliver(romeo, chat(J, 'one'))
+    await inbox(juliet)
+    const { promise, resolve } = Promise.withResolvers<void>()
+    store.only = /^inbox\.update$/
+    store.fault = { until: promise, done: true }
+    await h.clock.advance(10_500) // a write begins
+    expect(store.met).to.equal(1)
+    store.fault = 'none'
+    await deliver(romeo, chat(J, 'two'))
+    await inbox(juliet)
+    await inbox(romeo) // his takes the place of hers, which has to be written
+    await h.host.deleteAccount('juliet')
+    resolve()
+    await h.settle()
+    expect(await store.purgeOwner('example.org', 'juliet')).to.equal(0)
+  })
+})
