@@ -295,7 +295,9 @@ export class AccountInbox {
   #forget(): void {
     const { maxConversations } = this.#rules
     if (this.conversations.size <= maxConversations) return
-    const byAge = [...this.conversations.values()].toSorted((a, b) => (a.last < b.last ? -1 : 1))
+    // Of some that are still to be followed only that is known up to which they were read.
+    const newest = ({ last, read }: Conversation): string => (last > read ? last : read)
+    const byAge = [...this.conversations.values()].toSorted((a, b) => (newest(a) < newest(b) ? -1 : 1))
     // Some more than must be, so that it is not done each time.
     for (const one of byAge.slice(0, byAge.length - Math.ceil(maxConversations * 0.9))) {
       this.conversations.delete(one.jid)

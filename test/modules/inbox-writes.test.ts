@@ -27,6 +27,26 @@ describe('module inbox: markers that are not archived', () => {
   })
 })
 
+describe('module inbox: more conversations than are known', () => {
+  it('those that were read last keep their markers when the rules change', async () => {
+    const store = await openMemory()
+    for (const readBySending of [true, false]) {
+      await using h = await inboxHost({ readBySending, conversations: 2 }, { store })
+      const [juliet, romeo] = [await h.client(`${J}/balcony`), await h.client(`${R}/orchard`)]
+      if (readBySending) {
+        for (let i = 0; i < 6; i++) {
+          await deliver(juliet, chat(`c${i}@example.net`, 'mine'))
+          await inbox(juliet)
+        }
+        await deliver(romeo, chat(J, 'one'), chat(J, 'two'))
+        await inbox(juliet)
+        await deliver(juliet, displayed(R, 'one', NO_STORE))
+      }
+      expect((await inbox(juliet)).lines[0]).to.equal('romeo 1 two')
+    }
+  })
+})
+
 describe('module inbox: a marker that is not archived, while an earlier write takes its time', () => {
   for (const [when, options] of [
     ['some time after a request', {}],
