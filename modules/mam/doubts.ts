@@ -189,7 +189,7 @@ export class Doubts {
       const stands = (): boolean => this.#byOwner.get(local)?.get(name) === doubt
       for (let seen = 0; doubt.attempts.length > seen; ) {
         seen = doubt.attempts.length // there may be another one meanwhile
-        const id = await this.#stored(local, doubt)
+        const id = await this.#stored(local, doubt, stands)
         // A later attempt may have succeeded, and been shown.
         if (!stands()) break
         if (id !== undefined) removed += await this.#archive.remove(local, { ids: [id] })
@@ -200,12 +200,13 @@ export class Doubts {
   }
 
   /** The id of what is there. */
-  async #stored(local: string, { entry, attempts, unanswered }: Doubt): Promise<string | undefined> {
+  async #stored(local: string, doubt: Doubt, stands: () => boolean): Promise<string | undefined> {
+    const { entry, attempts, unanswered } = doubt
     for (const attempt of attempts) {
       const id = await this.#find(local, attempt)
       if (id !== undefined) return id
     }
-    return unanswered && entry.dedupe !== undefined ? await this.#again(local, entry) : undefined
+    return unanswered && entry.dedupe !== undefined && stands() ? await this.#again(local, entry) : undefined
   }
 
   /** Appends once more, behind the attempt that failed: then it is there, and its id is known. Undefined: an older one has that key. */

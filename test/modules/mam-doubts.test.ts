@@ -174,6 +174,23 @@ describe('module mam: the store has what it said it had not', () => {
     ).to.deep.equal(['m201'])
   })
 
+  it('an account that is removed while its archive is put right leaves nothing there', async () => {
+    const { store, silent, reading } = await controlledStore()
+    await using h = await archiveHost({}, { store, modules, ...quiet })
+    const [juliet] = await online(h, 'juliet@example.org/balcony')
+    silent.add('romeo')
+    await juliet!.send(chat('romeo@example.org', 'for the first one', origin('o1')))
+    silent.clear()
+    const gate = Promise.withResolvers<void>()
+    reading.set('romeo', gate.promise)
+    const settled = h.service('archive').settled('romeo')
+    await h.settle()
+    await h.host.deleteAccount('romeo')
+    gate.resolve()
+    await settled
+    expect(await store.purgeOwner('example.org', 'romeo')).to.equal(0)
+  })
+
   it('an attempt that succeeds while the archive is put right stays', async () => {
     const { store, silent } = await controlledStore()
     await using h = await archiveHost({}, { store, modules, ...quiet })
