@@ -280,6 +280,7 @@ async function countFew(
   full: JID | undefined,
   between: Bounds,
 ): Promise<number | undefined> {
+  const until = performance.now() + PATIENCE_MS
   const slices = new Slices()
   let count = 0
   let bounds = between
@@ -296,6 +297,7 @@ async function countFew(
       const last = page.reached ?? page.entries.at(-1)?.id
       // A step may end early as entries are large; but words may be in none of all the others.
       if (last === undefined || (wanted.text !== undefined && page.reached !== undefined)) return undefined
+      if (performance.now() > until) return undefined
       left -= page.entries.length
       bounds = { ...bounds, after: last }
     }

@@ -217,6 +217,24 @@ describe('module mam: long searches', () => {
     expect(Math.max(...limits)).to.be.at.most(100)
   })
 
+  it('what few messages of a long archive may match is not counted for ever', async () => {
+    let asked = 0
+    const { store } = await reading(async (read, q) => {
+      if (q.effort === undefined) return await read(q)
+      asked++
+      passed += 1000
+      return await read({ ...q, effort: 2 })
+    })
+    await using h = await archiveHost({}, { store })
+    const juliet = await h.client('juliet@example.org/balcony')
+    await say(juliet, 0, 50, [])
+    const [first = ''] = (await query(juliet, { rsm: '<max>1</max>' })).ids
+    asked = 0
+    const form = { 'after-id': first, with: 'nurse@example.org' }
+    expect((await query(juliet, { form, rsm: '<max>0</max>' })).count).to.equal(undefined)
+    expect(asked).to.be.lessThan(10)
+  })
+
   it('one that the store was given up for keeps its place until the store is done with it', async () => {
     let [running, most] = [0, 0]
     const waiting: (() => void)[] = []
