@@ -75,6 +75,7 @@ export class Accounts implements AuthService, ScramStore {
   readonly #blanks: Docs<AccountDoc>
   /** Names whose last owner was removed: something of his may be left (a crash, a store that failed, a late write). */
   readonly #former: Docs<FormerDoc>
+  readonly #settling = new Map<string, Promise<void>>() // by name, the removal of that which is under way
   readonly #maker = new KeyMaker()
 
   constructor(ctx: Ctx, options: KeyOptions) {
@@ -184,8 +185,15 @@ export class Accounts implements AuthService, ScramStore {
       throw new StanzaError('conflict')
   }
 
-  /** Nothing of the last owner of a name may come to the next one. */
-  async #settleFormer(name: string): Promise<void> {
+  /** Nothing of the last owner of a name may come to the next one. Once for all who want it now: a second removal would hit who has it then. */
+  #settleFormer(name: string): Promise<void> {
+    const settling =
+      this.#settling.get(name) ?? this.#removeFormer(name).finally(() => this.#settling.delete(name))
+    this.#settling.set(name, settling)
+    return settling
+  }
+
+  async #removeFormer(name: string): Promise<void> {
     if ((await this.#former.get('', name)) === undefined) return
     await this.#ctx.deleteAccount(name)
     await this.#former.delete('', name)

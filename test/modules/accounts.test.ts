@@ -181,6 +181,37 @@ describe('accounts: passwords', () => {
     expect(await auth.info('juliet')).to.not.equal(undefined)
   })
 
+  it('of two that want the name of a removed account at the same time one has it, and keeps it', async () => {
+    const gates: (() => void)[] = []
+    const slow = defineModule({
+      name: 'slow',
+      summary: 'takes its time with removals',
+      specs: [],
+      setup: (ctx) =>
+        ctx.hook(
+          'account:deleted',
+          { phase: 'observe' },
+          () => new Promise<void>((resolve) => gates.push(resolve)),
+        ),
+    })
+    await using host = await testHost({
+      modules: [accounts, slow],
+      config: { accounts: { iterations: 4096 } },
+    })
+    const auth = host.service('auth')
+    await auth.create('juliet', 'r0m30myr0m30')
+    const keys = new Map([['SHA-1', (await auth.scramKeys('juliet', 'SHA-1'))!]] as const)
+    await auth.remove('juliet')
+    const made = [1, 2].map(() => refusal(auth.scramStore!.create('juliet', keys)))
+    await host.settle()
+    for (const open of gates) {
+      open()
+      await host.settle()
+    }
+    expect(await Promise.all(made)).to.have.members(['done', 'conflict'])
+    expect(await auth.verify('juliet', 'r0m30myr0m30')).to.equal(true)
+  })
+
   it('derivations beyond what can wait are refused', async () => {
     const maker = new KeyMaker()
     const salt = Buffer.alloc(16)
