@@ -19,8 +19,7 @@ export interface ManagedOwner {
   /** Stanzas after which the client is asked. */
   readonly askEvery: number
   fits(queue: Queue): boolean
-  /** Half of what fits is used. */
-  crowded(queue: Queue): boolean
+  room(managed: Managed): Promise<void> | undefined
 }
 
 /** The keeper of a session. */
@@ -41,6 +40,8 @@ export class Managed implements Keeper {
   refused = false
   /** Somebody waits until everything is confirmed. */
   settled: PromiseWithResolvers<void> | undefined
+  /** Somebody waits until there is room for more. */
+  roomy: PromiseWithResolvers<void> | undefined
 
   constructor(owner: ManagedOwner, session: Bound, id: string | undefined, maxMs: number) {
     this.#owner = owner
@@ -90,7 +91,7 @@ export class Managed implements Keeper {
     return this.#owner.settle(this)
   }
   room(): Promise<void> | undefined {
-    return this.session.connected && this.#owner.crowded(this.queue) ? this.settle() : undefined
+    return this.#owner.room(this)
   }
   keep(reason: string): boolean {
     return this.#owner.keep(this, reason)

@@ -134,6 +134,7 @@ export class Manager implements ManagedOwner {
   confirm(managed: Managed, h: number): void {
     managed.queue.confirm(h)
     managed.askedAt = 0
+    if (!this.#crowded(managed.queue)) this.#roomy(managed)
     if (managed.queue.length > 0) return
     this.#waiting.delete(managed)
     this.#settled(managed)
@@ -148,6 +149,18 @@ export class Manager implements ManagedOwner {
   #settled(managed: Managed): void {
     managed.settled?.resolve()
     managed.settled = undefined
+    this.#roomy(managed)
+  }
+
+  room(managed: Managed): Promise<void> | undefined {
+    if (!managed.session.connected || !this.#crowded(managed.queue)) return undefined
+    this.#ask(managed)
+    return (managed.roomy ??= Promise.withResolvers<void>()).promise
+  }
+
+  #roomy(managed: Managed): void {
+    managed.roomy?.resolve()
+    managed.roomy = undefined
   }
 
   wants(managed: Managed, many: boolean): void {
@@ -174,7 +187,8 @@ export class Manager implements ManagedOwner {
     return queue.length <= this.#limits.maxStanzas && queue.bytes <= this.#limits.maxBytes
   }
 
-  crowded(queue: Queue): boolean {
+  /** Half of what fits is used. */
+  #crowded(queue: Queue): boolean {
     return queue.length * 2 >= this.#limits.maxStanzas || queue.bytes * 2 >= this.#limits.maxBytes
   }
 

@@ -221,6 +221,22 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
     expect(bodies(await arrive(h, 'garden'))).to.have.members(many.slice(confirmed))
   })
 
+  it('XEP-0198 §4: one that gets something new all the time, and never has confirmed all of it, is given the rest too', async () => {
+    await using h = await start({}, SMALL)
+    const romeo = await romeoAt(h)
+    for (const text of many) await romeo.send(say(text))
+    const juliet = await h.client('juliet@example.org/balcony')
+    await juliet.send("<enable xmlns='urn:xmpp:sm:3'/>")
+    const got = bodies(await juliet.send('<presence/>'))
+    await h.clock.advance(6_000)
+    for (let i = 0; i < 10; i++) {
+      const seen = juliet.session.output?.sentCount ?? 0
+      await romeo.send(say('new'))
+      got.push(...bodies(await juliet.send(`<a xmlns='urn:xmpp:sm:3' h='${seen}'/>`)))
+    }
+    expect(got.filter((text) => text !== 'new')).to.eql(many)
+  })
+
   it('XEP-0198 §5: one that loses its stream before it confirms is given the rest when it is back', async () => {
     await using h = await start({}, SMALL)
     const romeo = await romeoAt(h)
