@@ -323,12 +323,13 @@ class Members {
     const locals: string[] = []
     for await (const [local] of this.#leaving.list('')) locals.push(local)
     for (const local of locals) {
-      // made again by the operator in between: removing it now would hit the new owner
-      if (await this.#ctx.use('auth').exists(local))
+      // made again by the operator in between, or not removed after all: removing it now would hit the new owner
+      if (await this.#ctx.use('auth').exists(local)) {
         this.#ctx.log.warn('account made again before all data of its last owner was removed', {
           account: local,
         })
-      else await this.#finish(local)
+        await this.#leaving.delete('', local) // told once, not each day
+      } else await this.#finish(local)
     }
   }
 }
