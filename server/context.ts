@@ -1,4 +1,5 @@
 /** The context of a module: every registration goes to the host's tables and is handed to the loader for undoing. */
+import { randomUUID } from 'node:crypto'
 import manifest from '../package.json' with { type: 'json' }
 import type { Clock } from './clock.ts'
 import type { Host } from './host.ts'
@@ -241,10 +242,16 @@ function makeTimers(clock: Clock, log: Log, storage: Storage, own: (d: Disposabl
     every: (ms, fn) => after(ms, fn, true),
     daily(name, fn) {
       const lease = storage.lease('daily')
-      const holder = `${process.pid}-${clock.now()}`
       const attempt = async (): Promise<void> => {
-        // Held for the day, so that of all processes on this store one does the work; a crash gives it up at its end.
-        if ((await lease.acquire(name, holder, DAY_MS - 60_000)) !== undefined) await fn()
+        // Held for the day, so that of all processes on this store one does the work, once; a crash gives it up at its end.
+        const grant = await lease.acquire(name, randomUUID(), DAY_MS - 60_000)
+        if (grant === undefined) return
+        try {
+          await fn()
+        } catch (error) {
+          await lease.release(name, grant.token).catch(() => undefined) // to be tried again, where the store takes that
+          throw error
+        }
       }
       return after(60 * 60_000, attempt, true)
     },

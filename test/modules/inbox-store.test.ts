@@ -112,26 +112,28 @@ for (const driver of ['memory', 'lmdb'] as const)
 
     inMemory(
       'old messages are removed (XEP-0313 §3.2): those that are gone are not counted, conversations without any are gone',
-      () =>
-        withStore(async (store) => {
-          const config = { mam: { days: 1 } }
-          await using h = await inboxHost({}, { store, config })
-          const [juliet, romeo] = [await h.client(`${J}/balcony`), await h.client(`${R}/orchard`)]
-          const nurse = await h.client('nurse@example.org/kitchen')
-          await deliver(nurse, chat(J, 'old'))
-          await deliver(romeo, chat(J, 'older'))
-          await h.clock.advance(20 * HOUR)
-          await deliver(romeo, chat(J, 'new'))
-          expect(await lines(juliet)).to.deep.equal(['romeo 2 new', 'nurse 1 old'])
-          await h.clock.advance(20 * HOUR)
-          expect(await lines(juliet)).to.deep.equal(['romeo 1 new'])
-          await h.clock.advance(50 * HOUR)
-          expect((await inbox(juliet, "messages='false'")).totals).to.deep.equal([0, 0, 0])
-          await h.clock.advance(11_000)
-          expect(await keys(store, 'juliet')).to.deep.equal(['state'])
-          await deliver(romeo, chat(J, 'newest'))
-          expect(await lines(juliet)).to.deep.equal(['romeo 1 newest'])
-        }),
+      async () => {
+        let now = Date.now
+        const store = await openMemory({ now: () => now() })
+        const config = { mam: { days: 1 } }
+        await using h = await inboxHost({}, { store, config })
+        now = () => h.clock.now()
+        const [juliet, romeo] = [await h.client(`${J}/balcony`), await h.client(`${R}/orchard`)]
+        const nurse = await h.client('nurse@example.org/kitchen')
+        await deliver(nurse, chat(J, 'old'))
+        await deliver(romeo, chat(J, 'older'))
+        await h.clock.advance(20 * HOUR)
+        await deliver(romeo, chat(J, 'new'))
+        expect(await lines(juliet)).to.deep.equal(['romeo 2 new', 'nurse 1 old'])
+        await h.clock.advance(20 * HOUR)
+        expect(await lines(juliet)).to.deep.equal(['romeo 1 new'])
+        await h.clock.advance(50 * HOUR)
+        expect((await inbox(juliet, "messages='false'")).totals).to.deep.equal([0, 0, 0])
+        await h.clock.advance(11_000)
+        expect(await keys(store, 'juliet')).to.deep.equal(['state'])
+        await deliver(romeo, chat(J, 'newest'))
+        expect(await lines(juliet)).to.deep.equal(['romeo 1 newest'])
+      },
     )
 
     it('what was removed while the inbox was not in memory is not counted either', () =>

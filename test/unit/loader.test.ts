@@ -135,6 +135,34 @@ describe('loader: undoing', () => {
     await h.load(plain('other', { setup: (ctx) => ctx.iq('host', 'get', 'urn:b', 'query', () => undefined) }))
   })
 
+  it('does once a day what is to be done once a day, and again in an hour when that fails', async () => {
+    const logged: string[] = []
+    await using h = await testHost({
+      modules: [],
+      onLog: (level, text) => void (level === 'error' && logged.push(text)),
+    })
+    const hour = 60 * 60_000
+    const times: number[] = []
+    let fails = false
+    const started = h.clock.now()
+    await h.load(
+      plain('daily', {
+        setup: (ctx) => {
+          ctx.timers.daily('work', () => {
+            times.push((h.clock.now() - started) / hour)
+            return fails ? Promise.reject(new Error('as the test wants')) : Promise.resolve()
+          })
+        },
+      }),
+    )
+    await h.clock.advance(49.5 * hour)
+    expect(times).to.deep.equal([1, 25, 49])
+    fails = true
+    await h.clock.advance(26 * hour)
+    expect(times.slice(3)).to.deep.equal([73, 74, 75])
+    expect(logged).to.deep.equal(['timer failed', 'timer failed', 'timer failed'])
+  })
+
   it('refuses two handlers for one iq, and a service nobody provides', async () => {
     const one = plain('one', { setup: (ctx) => ctx.iq('host', 'get', 'urn:x', 'query', () => undefined) })
     let failure = ''
