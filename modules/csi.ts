@@ -52,12 +52,14 @@ export default defineModule({
       waiting.set(session, undefined)
       for (const stanza of held.take()) if (!isBlocked(session, stanza)) session.send(stanza)
     }
-    /** XEP-0191 §3.3: meanwhile. The list of an account that is online is in memory. */
+    /** XEP-0191 §3.3: meanwhile. The list of an account that is online is in memory, unless the store could not give it. */
     const isBlocked = (session: Session, stanza: Element): boolean => {
       const blocking = ctx.find('blocking')
       const from = blocking === undefined ? undefined : tryJid(stanza.attr('from') ?? '')
       if (from === undefined || session.jid === undefined) return false
-      return blocking?.blocks(session.jid.local, from) === true
+      const blocked = blocking?.blocks(session.jid.local, from)
+      if (blocked instanceof Promise) blocked.catch(() => undefined) // nothing waits for it
+      return blocked === true
     }
     const activate = (session: Session): void => {
       flush(session) // §5.1: before anything that the client sends after it is looked at

@@ -212,6 +212,20 @@ describe('csi: XEP-0352', () => {
     expect(texts(await client.send(ACTIVE))).to.eql(['nurse'])
   })
 
+  it('XEP-0191 §3.3: what waits is sent while the store does not say who is blocked', async () => {
+    await using h = await testHost({ modules: [csi], accounts: ['juliet'], onLog: () => undefined })
+    const client = await inactive(h)
+    await presence(h, 'romeo', 'romeo')
+    h.store.open('example.org', 'blocking').docs('blocked').get = () => Promise.reject(new Error('disk full'))
+    await h.load(blocking)
+    const unhandled: unknown[] = []
+    const note = (error: unknown): void => void unhandled.push(error) // it would end the server
+    process.on('unhandledRejection', note)
+    expect(texts(await client.send(ACTIVE))).to.eql(['romeo'])
+    process.off('unhandledRejection', note)
+    expect(unhandled).to.eql([])
+  })
+
   it('§3.2: each of them can be switched off', async () => {
     await using h = await start({ presence: false, chatStates: false, notifications: false })
     const client = await inactive(h)
