@@ -41,6 +41,8 @@ interface State {
   writing: boolean
   /** It could not be written, and is tried again. */
   retrying: boolean
+  /** The account was removed: nothing of it is for the next one of that name. */
+  gone: boolean
   /** Calls in the present minute. */
   calls: number
   minute: number
@@ -117,7 +119,10 @@ export class Owed {
   }
 
   forget({ local, key }: Registration): void {
-    this.#drop(`${local} ${key}`)
+    const id = `${local} ${key}`
+    const state = this.#states.get(id)
+    if (state !== undefined) state.gone = true // it may still be written
+    this.#drop(id)
   }
 
   #drop(id: string): void {
@@ -146,6 +151,7 @@ export class Owed {
       last: undefined,
       writing: false,
       retrying: false,
+      gone: false,
       calls: 0,
       minute: 0,
     }
@@ -168,7 +174,7 @@ export class Owed {
 
   /** Nothing else may come for the device, and it is still to be told. */
   #writeLater(registration: Registration, state: State): void {
-    if (state.retrying) return
+    if (state.retrying || state.gone) return
     state.retrying = true
     this.#ctx.timers.after(RETRY_MS, () => {
       state.retrying = false
@@ -177,7 +183,7 @@ export class Owed {
   }
 
   async #writeAll({ local, key }: Registration, state: State): Promise<void> {
-    while (state.missed > 0 || state.again || state.reset) {
+    while (!state.gone && (state.missed > 0 || state.again || state.reset)) {
       const { missed, again, reset, last } = state
       state.missed = 0
       state.again = false

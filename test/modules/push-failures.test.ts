@@ -316,6 +316,20 @@ describe('push: failures (XEP-0357)', () => {
       expect(await stage.app.during(stage.host, 60_000)).to.deep.equal(['phone 2'])
     })
 
+    it('until the account is removed: the next one of its name is told nothing of it', async () => {
+      await using stage = await pushStage({}, { onLog: () => undefined })
+      await stage.away('phone')
+      const docs = docsOf(stage)
+      const update = docs.update.bind(docs)
+      docs.update = () => Promise.reject(new Error('disk full'))
+      await stage.say('one')
+      await stage.host.host.deleteAccount('romeo')
+      await stage.host.service('auth').create('romeo', 'another')
+      await stage.away('phone')
+      docs.update = update
+      expect(await stage.app.during(stage.host, 60_000)).to.deep.equal([])
+    })
+
     it('registrations that cannot be read are read with the next message', async () => {
       const lines: string[] = []
       await using stage = await pushStage({}, { onLog: (_, message) => void lines.push(message) })
