@@ -46,7 +46,7 @@ interface Watched {
   /** Undefined: what was sent again when the session went on with a new stream. */
   readonly notice: Notice | undefined
   at: number
-  /** Confirmed when the client has confirmed so many. */
+  /** Confirmed when the client has confirmed so many; where it does not, when it was heard last before that. */
   readonly position: number
   /** The owner knows that it was missed. */
   told: boolean
@@ -138,7 +138,7 @@ export class Devices {
     if (watched.list.length >= most) this.#prune(session)
     if (watched.list.length >= most) return
     if (kept && watched.list.at(-1)?.notice === notice) return // of several registrations of one device
-    const position = (output?.sentCount ?? 0) + ahead
+    const position = output === undefined ? session.heardAt : output.sentCount + ahead
     watched.list.push({ notice, at: this.#ctx.now(), position, told, kept })
   }
 
@@ -149,7 +149,7 @@ export class Devices {
     const { list, output } = watched
     const arrived =
       output === undefined
-        ? (one: Watched) => session.heardAt > one.at
+        ? (one: Watched) => session.heardAt !== one.position // whatever the clock has done
         : (one: Watched) => output.confirmedCount >= one.position
     const first = list.findIndex((one) => !arrived(one))
     list.splice(0, first < 0 ? list.length : first)

@@ -327,6 +327,20 @@ describe('push: triggers (XEP-0357)', () => {
       expect(await stage.app.counts()).to.deep.equal(['phone 1'])
     })
 
+    it('without confirmations, and the clock goes back: told when nothing has come from it, else not', async () => {
+      await using stage = await pushStage()
+      const phone = await stage.device('phone')
+      await enable(phone, 'phone')
+      await phone.send(CSI_INACTIVE)
+      await stage.say('one')
+      stage.host.clock.putBack(3_600_000)
+      await phone.send(' ')
+      expect(await stage.app.during(stage.host, 60_000)).to.deep.equal([])
+      await stage.say('two')
+      stage.host.clock.putBack(3_600_000)
+      expect(await stage.app.during(stage.host, 35_000)).to.deep.equal(['phone 1'])
+    })
+
     it('without confirmations and not inactive: taken at its word', async () => {
       await using stage = await pushStage()
       const phone = await stage.device('phone')
