@@ -132,10 +132,10 @@ export class Devices {
     { ahead, told = false, kept = false }: { ahead: number; told?: boolean; kept?: boolean },
   ): void {
     const { output } = session
+    const most = output === undefined ? MAX_WATCHED.others : MAX_WATCHED.confirming
+    if ((this.#watched.get(session)?.list.length ?? 0) >= most) this.#prune(session)
     const watched = this.#watched.get(session) ?? { output, list: [], silent: false }
     this.#watched.set(session, watched)
-    const most = output === undefined ? MAX_WATCHED.others : MAX_WATCHED.confirming
-    if (watched.list.length >= most) this.#prune(session)
     if (watched.list.length >= most) return
     if (kept && watched.list.at(-1)?.notice === notice) return // of several registrations of one device
     const position = output === undefined ? session.heardAt : output.sentCount + ahead

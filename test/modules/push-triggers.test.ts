@@ -341,6 +341,18 @@ describe('push: triggers (XEP-0357)', () => {
       expect(await stage.app.during(stage.host, 35_000)).to.deep.equal(['phone 1'])
     })
 
+    it('without confirmations, of more messages than are watched, after it was heard: told', async () => {
+      await using stage = await pushStage({}, {}, ['mam'])
+      const phone = await stage.device('phone')
+      await enable(phone, 'phone')
+      await phone.send(CSI_INACTIVE)
+      for (let i = 0; i < 100; i++) await stage.say(String(i))
+      await stage.host.clock.advance(10)
+      await phone.send(' ')
+      await stage.say('more')
+      expect(await stage.app.during(stage.host, 35_000)).to.deep.equal(['phone 1'])
+    })
+
     it('without confirmations and not inactive: taken at its word', async () => {
       await using stage = await pushStage()
       const phone = await stage.device('phone')
