@@ -124,7 +124,7 @@ export default defineModule({
       const { local } = session.jid
       if (!resumable && !ctx.sessions.of(local).some((other) => other !== session)) lists.offline(local)
     })
-    ctx.hook('account:deleted', { phase: 'observe' }, ({ account }) => lists.forget(account.local))
+    ctx.hook('account:deleted', { phase: 'observe' }, ({ account }) => lists.removed(account.local))
 
     // ---- commands ----
 

@@ -33,6 +33,8 @@ interface ListDoc extends Doc {
 const KEY = 'list'
 /** Lists of accounts that are not online, in each of two generations. */
 const MAX_RECENT = 10_000
+/** For so long after an account was removed its list is read from the store each time; milliseconds. */
+const GONE_MS = 60_000
 
 /** The lists of one host. */
 export class BlockLists {
@@ -45,6 +47,8 @@ export class BlockLists {
   readonly #loading = new Map<string, Promise<BlockList>>()
   /** The last change of each account that is being changed. */
   readonly #changing = new Map<string, Promise<unknown>>()
+  /** Accounts that are being removed, or were a moment ago: what is still in the store is not for the next ones of those names. */
+  readonly #gone = new Map<string, Disposable>()
 
   constructor(ctx: Ctx) {
     this.#ctx = ctx
@@ -81,6 +85,7 @@ export class BlockLists {
   }
 
   #keep(local: string, list: BlockList): void {
+    if (this.#gone.has(local)) return
     if (this.#ctx.sessions.of(local).length > 0) {
       this.#online.set(local, list)
       return
@@ -106,8 +111,17 @@ export class BlockLists {
     this.#keep(local, list)
   }
 
-  /** Nothing is kept in memory of a deleted account. */
-  forget(local: string): void {
+  /** The account is being removed, and its sessions, which may still ask for its list, will be. */
+  removed(local: string): void {
+    this.#forget(local)
+    this.#gone.get(local)?.[Symbol.dispose]()
+    this.#gone.set(
+      local,
+      this.#ctx.timers.after(GONE_MS, () => void this.#gone.delete(local)),
+    )
+  }
+
+  #forget(local: string): void {
     this.#online.delete(local)
     this.#dropRecent(local)
     this.#loading.delete(local)
@@ -135,7 +149,7 @@ export class BlockLists {
         return jids.length === 0 ? undefined : { jids }
       })
       const after = listOf(doc?.jids ?? [])
-      this.forget(local)
+      this.#forget(local)
       this.#keep(local, after)
       then(before, after)
     })

@@ -294,6 +294,34 @@ describe('blocking: memory', () => {
     expect(reads).to.equal(1)
   })
 
+  it('what a removed account blocked while its sessions were still there is nothing to the next one of its name', async () => {
+    await using host = await testHost({ modules: [disco, roster, presence, blocking], accounts: imAccounts })
+    const gate = Promise.withResolvers<void>()
+    const slow = defineModule({
+      name: 'slow',
+      summary: 'forgets an account in its time',
+      specs: [],
+      setup: (ctx) => ctx.hook('account:deleted', { phase: 'observe' }, () => gate.promise),
+    })
+    await host.load(slow)
+    await command(await online(host, 'juliet@example.org/a'), 'block', 'romeo@example.org')
+    const romeo = await host.client('romeo@example.org/orchard')
+    const over = host.host.deleteAccount('juliet')
+    await host.settle()
+    await romeo.send(say('1'))
+    gate.resolve()
+    await over
+    await host.service('auth').create('juliet', 'another')
+    const next = await online(host, 'juliet@example.org/b')
+    await romeo.send(say('2'))
+    expect(bodies(next.take())).to.deep.equal(['2'])
+    await command(next, 'block', 'romeo@example.org')
+    await romeo.send(say('3'))
+    await host.clock.advance(60_000)
+    await romeo.send(say('4'))
+    expect(bodies(next.take())).to.deep.equal([])
+  })
+
   it('a deleted account leaves nothing behind, and its successor of the same name has blocked nobody', async () => {
     await using host = await start()
     const juliet = await host.client('juliet@example.org/a')
@@ -303,7 +331,7 @@ describe('blocking: memory', () => {
     expect(await host.store.purgeOwner('example.org', 'juliet')).to.equal(0)
     await host.service('auth').create('juliet', 'x')
     await host.client('juliet@example.org/a')
-    expect(host.service('blocking').blocks('juliet', parseJid('romeo@example.org'))).to.equal(false)
+    expect(await host.service('blocking').blocks('juliet', parseJid('romeo@example.org'))).to.equal(false)
   })
 })
 
