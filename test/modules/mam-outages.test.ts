@@ -1,6 +1,7 @@
 /** A store that is slow, or fails for long, and messages that are sent again then: once, and in order (XEP-0359 §2.2). */
 import { expect } from 'chai'
 import type { Element } from '../../server/xmpp/element.ts'
+import type { AnyModule } from '../../server/loader.ts'
 import { defineModule } from '../../server/module.ts'
 import offline from '../../modules/offline/index.ts'
 import { archived, archiveHost, chat, controlledStore, origin, query, stanzaId } from '../helpers/archive.ts'
@@ -23,6 +24,16 @@ const bad = defineModule({
     })
   },
 })
+
+/** Writes retractions of an account down when the gate opens. */
+const slowly = (isFor: (local: string) => boolean, gate: Promise<void>): AnyModule =>
+  defineModule({
+    name: 'slow',
+    summary: 'Writes retractions down, slowly',
+    specs: [],
+    setup: (ctx) =>
+      ctx.hook('archive:retraction', { phase: 'observe' }, ({ local }) => (isFor(local) ? gate : undefined)),
+  })
 
 describe('module mam: the store takes too long, or fails for long', () => {
   it('slow while the archive is put right: what was bounced is delivered when it is sent again, once', async () => {
@@ -177,16 +188,8 @@ describe('module mam: the store takes too long, or fails for long', () => {
   it('one that can neither be kept nor written down goes back to its sender, and nothing else happens', async () => {
     const gate = Promise.withResolvers<void>()
     let slow = false
-    const slowly = defineModule({
-      name: 'slowly',
-      summary: 'Writes retractions down, slowly',
-      specs: [],
-      setup: (ctx) =>
-        ctx.hook('archive:retraction', { phase: 'observe' }, ({ local }) =>
-          slow && local === 'romeo' ? gate.promise : undefined,
-        ),
-    })
-    await using h = await archiveHost({}, { modules: [...modules, slowly, bad], ...quiet })
+    const waits = slowly((local) => slow && local === 'romeo', gate.promise)
+    await using h = await archiveHost({}, { modules: [...modules, waits, bad], ...quiet })
     const [juliet] = await online(h, 'juliet@example.org/balcony')
     const retract = "<retract xmlns='urn:xmpp:message-retract:1' id='x'/>"
     const retraction = `<message to='romeo@example.org' id='r' type='chat'>${retract}${origin('r')}</message>`
@@ -208,15 +211,7 @@ describe('module mam: the store takes too long, or fails for long', () => {
 
   it('a retraction that nobody has written down in time is delivered when it is sent again, once', async () => {
     const gate = Promise.withResolvers<void>()
-    const slow = defineModule({
-      name: 'slow',
-      summary: 'Writes retractions down, slowly',
-      specs: [],
-      setup: (ctx) =>
-        ctx.hook('archive:retraction', { phase: 'observe' }, ({ local }) =>
-          local === 'romeo' ? gate.promise : undefined,
-        ),
-    })
+    const slow = slowly((local) => local === 'romeo', gate.promise)
     await using h = await archiveHost({}, { modules: [...modules, slow], ...quiet })
     const [juliet, romeo] = await online(h, 'juliet@example.org/balcony', 'romeo@example.org/orchard')
     const retract = "<retract xmlns='urn:xmpp:message-retract:1' id='x'/><store xmlns='urn:xmpp:hints'/>"
@@ -232,15 +227,7 @@ describe('module mam: the store takes too long, or fails for long', () => {
 
   it('one that nobody has written down in time for its sender is copied to his other devices when it is sent again, once', async () => {
     const gate = Promise.withResolvers<void>()
-    const slow = defineModule({
-      name: 'slow',
-      summary: 'Writes retractions down, slowly',
-      specs: [],
-      setup: (ctx) =>
-        ctx.hook('archive:retraction', { phase: 'observe' }, ({ local }) =>
-          local === 'juliet' ? gate.promise : undefined,
-        ),
-    })
+    const slow = slowly((local) => local === 'juliet', gate.promise)
     await using h = await archiveHost({}, { modules: [...modules, slow], ...quiet })
     const [juliet, phone, romeo] = await online(h, ...THREE)
     const retract = "<retract xmlns='urn:xmpp:message-retract:1' id='x'/><body>taken back</body>"

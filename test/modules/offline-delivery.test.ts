@@ -9,7 +9,7 @@ import { NS } from '../../server/xmpp/ns.ts'
 import { formatDateTime } from '../../server/xmpp/xml-time.ts'
 import sm from '../../modules/stream-management/index.ts'
 import { query } from '../helpers/archive.ts'
-import type { TestClient } from '../helpers/host.ts'
+import type { TestClient, TestHost } from '../helpers/host.ts'
 import { condition, fromRemote } from '../helpers/im.ts'
 import { Fresh, resume } from '../helpers/managed.ts'
 import {
@@ -189,13 +189,19 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
   const confirm = (juliet: TestClient): Promise<Element[]> =>
     juliet.send(`<a xmlns='urn:xmpp:sm:3' h='${juliet.session.output?.sentCount}'/>`)
 
-  it('XEP-0198 §4: more than may be unconfirmed of one session comes as its client confirms, before what is newer', async () => {
-    await using h = await start({}, SMALL)
+  /** Romeo has written to her, and she is there now: what she has got. */
+  async function manyWait(h: TestHost, enable = '') {
     const romeo = await romeoAt(h)
     for (const text of many) await romeo.send(say(text))
     const juliet = await h.client('juliet@example.org/balcony')
-    await juliet.send("<enable xmlns='urn:xmpp:sm:3'/>")
+    const [enabled] = await juliet.send(`<enable xmlns='urn:xmpp:sm:3'${enable}/>`)
     const got = bodies(await juliet.send('<presence/>'))
+    return { romeo, juliet, id: enabled?.attr('id') ?? '', got }
+  }
+
+  it('XEP-0198 §4: more than may be unconfirmed of one session comes as its client confirms, before what is newer', async () => {
+    await using h = await start({}, SMALL)
+    const { romeo, juliet, got } = await manyWait(h)
     expect(got.length).to.be.lessThan(50)
     await romeo.send(say('new'))
     for (let i = 0; i < 6; i++) got.push(...bodies(await confirm(juliet)))
@@ -205,11 +211,7 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
 
   it('one that confirms late keeps its session and is given the rest then, or the next one is', async () => {
     await using h = await start({}, SMALL)
-    const romeo = await romeoAt(h)
-    for (const text of many) await romeo.send(say(text))
-    const juliet = await h.client('juliet@example.org/balcony')
-    await juliet.send("<enable xmlns='urn:xmpp:sm:3'/>")
-    const got = bodies(await juliet.send('<presence/>'))
+    const { romeo, juliet, got } = await manyWait(h)
     await h.clock.advance(6_000)
     await romeo.send(say('new'))
     expect(bodies(juliet.take())).to.eql(['new'])
@@ -223,11 +225,7 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
 
   it('XEP-0198 §4: one that gets something new all the time, and never has confirmed all of it, is given the rest too', async () => {
     await using h = await start({}, SMALL)
-    const romeo = await romeoAt(h)
-    for (const text of many) await romeo.send(say(text))
-    const juliet = await h.client('juliet@example.org/balcony')
-    await juliet.send("<enable xmlns='urn:xmpp:sm:3'/>")
-    const got = bodies(await juliet.send('<presence/>'))
+    const { romeo, juliet, got } = await manyWait(h)
     await h.clock.advance(6_000)
     for (let i = 0; i < 10; i++) {
       const seen = juliet.session.output?.sentCount ?? 0
@@ -239,16 +237,12 @@ describe('module offline: delivery (XEP-0160 §2)', () => {
 
   it('XEP-0198 §5: one that loses its stream before it confirms is given the rest when it is back', async () => {
     await using h = await start({}, SMALL)
-    const romeo = await romeoAt(h)
-    for (const text of many) await romeo.send(say(text))
-    const juliet = await h.client('juliet@example.org/balcony')
-    const [enabled] = await juliet.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>")
-    const first = bodies(await juliet.send('<presence/>'))
+    const { juliet, id, got: first } = await manyWait(h, " resume='true'")
     const sent = juliet.session.output?.sentCount ?? 0
     await juliet.drop()
     await h.clock.advance(6_000)
     const back = await Fresh.open(h, {}, 'juliet@example.org')
-    const got = await back.send(resume(enabled?.attr('id') ?? '', sent))
+    const got = await back.send(resume(id, sent))
     const rest = got.elements.flatMap((e) => e.getChildText('body') ?? [])
     for (let i = 0; i < 6; i++) {
       const { elements } = await back.send(
