@@ -212,7 +212,8 @@ export class ClientSession implements Session, StreamOwner, InboxOwner {
   deliver(host: Host, e: StanzaEvent): void | Promise<void> {
     const chain = host.chains.clientOut
     const part = chain[e.stanza.name as 'message' | 'presence' | 'iq']
-    if (part.before.length === 0 && part.store.length === 0 && part.after.length === 0) {
+    const idle = part.before.length === 0 && part.store.length === 0 && part.after.length === 0
+    if (idle && this.#outLane?.busy !== true) {
       this.#accept(host, e.stanza)
       return undefined
     }

@@ -103,7 +103,11 @@ export default defineModule({
     // Nor is delivered what was accepted before: kept for the account, or left by a session that is over. An error is an answer to the account,
     // made here in the name of whom it wrote to.
     const judgeDelivered: Judge = (e) => (e.stanza.attr('type') === 'error' ? undefined : dropped)
-    ctx.hook('client:out', { phase: 'guard', kinds: ['message'] }, (e) => arriving(e, judgeDelivered))
+    ctx.hook('client:out', { phase: 'guard', kinds: ['message'] }, (e) => {
+      const verdict = arriving(e, judgeDelivered)
+      // A list that is not in memory for once, as the store fails, does not make a loss of what was accepted.
+      return verdict instanceof Promise ? verdict.catch(() => undefined) : verdict
+    })
 
     // ---- what is sent to blocked addresses (§3.3) ----
 

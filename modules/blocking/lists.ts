@@ -100,6 +100,13 @@ export class BlockLists {
   /** The account has a session: its list stays in memory. */
   async sessionBound(local: string): Promise<void> {
     if (this.#online.has(local)) return
+    const gone = this.#gone.get(local)
+    if (gone !== undefined) {
+      // The next one of that name is here, whom nobody has got before what the last one had was removed.
+      gone[Symbol.dispose]()
+      this.#gone.delete(local)
+      this.#loading.delete(local)
+    }
     this.#keep(local, await this.of(local))
   }
 

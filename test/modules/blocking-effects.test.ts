@@ -331,7 +331,7 @@ describe('blocking: memory', () => {
     expect(await host.store.purgeOwner('example.org', 'juliet')).to.equal(0)
     await host.service('auth').create('juliet', 'x')
     await host.client('juliet@example.org/a')
-    expect(await host.service('blocking').blocks('juliet', parseJid('romeo@example.org'))).to.equal(false)
+    expect(host.service('blocking').blocks('juliet', parseJid('romeo@example.org'))).to.equal(false)
   })
 })
 

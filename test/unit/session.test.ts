@@ -17,6 +17,29 @@ const message = (to: string, id: string, body = 'x'): string =>
   `<message to='${to}' type='chat' id='${id}'><body>${body}</body></message>`
 
 describe('session: a client that does not read', () => {
+  it('RFC 6120 §10.1: what no module looks at does not overtake what one is still busy with', async () => {
+    const gate = Promise.withResolvers<void>()
+    const slow: ModuleDef<never> = {
+      name: 'slow',
+      summary: 'test',
+      specs: [],
+      setup: (ctx) => {
+        ctx.hook('client:out', { phase: 'guard', kinds: ['message'] }, () =>
+          gate.promise.then(() => undefined),
+        )
+      },
+    }
+    await using h = await testHost({ modules: [available, slow], accounts: ['romeo', 'juliet', 'nurse'] })
+    const juliet = await h.client('juliet@example.org/a')
+    const romeo = await h.client('romeo@example.org/b')
+    const nurse = await h.client('nurse@example.org/c')
+    await romeo.send(message('juliet@example.org/a', '1'))
+    await nurse.send("<iq to='juliet@example.org/a' type='get' id='2'><x xmlns='urn:x'/></iq>")
+    gate.resolve()
+    await h.settle()
+    expect(juliet.take().map((e) => e.attr('id'))).to.deep.equal(['1', '2'])
+  })
+
   it('gets what was kept for it, in order, when it reads again', async () => {
     await using h = await testHost({ modules: [available], accounts: ['romeo', 'juliet'] })
     const juliet = await h.client('juliet@example.org/a')
